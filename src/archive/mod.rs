@@ -1,0 +1,78 @@
+//! Where backups live: their names, what lies in a folder, and which one somebody means.
+//!
+//! A backup is a file and its manifest. It exists when its manifest does: the manifest is written last.
+
+mod listing;
+mod names;
+mod select;
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+pub use listing::{Backup, Listing, Unreadable, list};
+pub(crate) use names::{PARTIAL_PREFIX, PARTIAL_SUFFIX, is_partial, with_time};
+pub use names::{backup_name, sort_key};
+pub use select::{Scope, Selected, Selection, select};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{MANIFEST_SUFFIX, MAX_MANIFEST_BYTES, Manifest, ManifestError, parse};
+use crate::storage;
+
+/// The manifest's path of a backup file.
+#[must_use]
+pub fn manifest_path(backup: &Utf8Path) -> Utf8PathBuf {
+    Utf8PathBuf::from(format!("{backup}{MANIFEST_SUFFIX}"))
+}
+
+/// Why a manifest could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestProblem {
+    /// There is none.
+    #[error("there is no manifest")]
+    Missing,
+    /// It could not be read, which says nothing about it.
+    #[error("the manifest could not be read")]
+    Unreadable(#[source] io::Error),
+    /// It was read, and is not one to act on.
+    #[error("the manifest is damaged or not ours")]
+    Invalid(#[source] ManifestError),
+}
+
+impl ManifestProblem {
+    /// As an error, for who needs the manifest of `backup` to go on.
+    #[must_use]
+    pub fn into_error(self, backup: &Utf8Path) -> Error {
+        let kind = match &self {
+            Self::Missing => ErrorKind::NotFound,
+            Self::Unreadable(_) => ErrorKind::Failed,
+            Self::Invalid(ManifestError::NewerVersion { .. } | ManifestError::UnknownFeature(_)) => {
+                ErrorKind::Inconclusive
+            }
+            Self::Invalid(_) => ErrorKind::Damaged,
+        };
+        Error::new(kind, "read the manifest of", backup).because(self)
+    }
+}
+
+/// Reads and checks the manifest of a backup file. Never more than a manifest may have is read, and nothing that is not
+/// a regular file.
+///
+/// # Errors
+///
+/// Why there is none to act on.
+pub fn read_manifest(backup: &Utf8Path) -> Result<Manifest, ManifestProblem> {
+    let bytes = read_bounded(&manifest_path(backup)).map_err(|e| {
+        if e.kind() == io::ErrorKind::NotFound { ManifestProblem::Missing } else { ManifestProblem::Unreadable(e) }
+    })?;
+    parse(&bytes).map_err(ManifestProblem::Invalid)
+}
+
+fn read_bounded(path: &Utf8Path) -> io::Result<Vec<u8>> {
+    let file: File = storage::open_regular(path)?;
+    let mut bytes = Vec::new();
+    // One byte more tells a manifest that is too large from one that just fits.
+    file.take(MAX_MANIFEST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,82 @@
+//! Where a backup goes, and which names there are free.
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::BackupOptions;
+use crate::archive::{backup_name, manifest_path};
+use crate::database::{self, SIDECARS, is_there, sidecar};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::parent_of;
+
+/// Where a backup goes.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// Into this folder, which is created if need be, under a name made of the database's and the time.
+    Archive(Utf8PathBuf),
+    /// Into this very file, which must not be there yet.
+    File(Utf8PathBuf),
+}
+
+/// The real path of the folder that gets the backup, and the name where that is given. An archive that is not there
+/// yet is no error.
+pub(super) fn find_destination(options: &BackupOptions, database: &Utf8Path) -> Result<Utf8PathBuf> {
+    match &options.destination {
+        Destination::Archive(folder) => match folder.canonicalize_utf8() {
+            Ok(folder) => Ok(folder),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                camino::absolute_utf8(folder).map_err(|e| Error::io("find the archive", folder, e))
+            }
+            Err(e) => Err(Error::io("find the archive", folder, e)),
+        },
+        Destination::File(file) => {
+            let file = database::resolve(file)?;
+            if database::is_reserved(database, &file) || SIDECARS.iter().any(|suffix| file.as_str().ends_with(suffix)) {
+                return Err(Error::new(ErrorKind::Usage, "write the backup", &file)
+                    .because("SQLite or a restore would take a file of that name for its own"));
+            }
+            match what_takes(&file)? {
+                Some(taken) => Err(taken_error(&taken)),
+                None => Ok(parent_of(&file).to_owned()),
+            }
+        }
+    }
+}
+
+/// What keeps a backup from getting this name: a file, a manifest, or a sidecar that SQLite would take for the backup's.
+fn what_takes(name: &Utf8Path) -> Result<Option<Utf8PathBuf>> {
+    let sidecars = SIDECARS.map(|suffix| sidecar(name, suffix));
+    for taken in [name.to_owned(), manifest_path(name)].into_iter().chain(sidecars) {
+        if is_there(&taken)? {
+            return Ok(Some(taken));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn taken_error(path: &Utf8Path) -> Error {
+    let error = Error::new(ErrorKind::Failed, "write the backup", path);
+    if SIDECARS.iter().any(|suffix| path.as_str().ends_with(suffix)) {
+        return error
+            .because("SQLite would take this file for a part of the backup; it may hold commits of another database")
+            .hint("choose another --path, or look what it belongs to");
+    }
+    error
+        .because("it is there already, and a backup replaces nothing")
+        .hint("choose another --path, or remove that file yourself")
+}
+
+/// The names that a backup in an archive may get, in order, without those that are taken.
+pub(super) fn free_names(
+    options: &BackupOptions,
+    folder: &Utf8Path,
+    database: &Utf8Path,
+) -> impl Iterator<Item = Result<Utf8PathBuf>> {
+    let stem = database.file_stem().unwrap_or("database");
+    (1_u32..).map(move |number| folder.join(backup_name(stem, options.now, number))).filter_map(
+        |name| match what_takes(&name) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(Ok(name)),
+            Err(e) => Some(Err(e)),
+        },
+    )
+}

@@ -1,0 +1,362 @@
+//! Taking a backup of a live database.
+//!
+//! ```text
+//! live.db --snapshot--> partial file --self-contained, checked, synced, hashed--> NAME.db --> NAME.db.manifest.json
+//! ```
+//!
+//! The commit point is the rename of the manifest: a backup exists when its manifest does. Before it, there is a
+//! temporary file that the next run sweeps, or a finished file without a manifest, which is reported and never removed.
+//! The live database is never written, other than by SQLite rolling a hot journal back, which any reader must; a restore
+//! that was interrupted there is brought to its end first.
+
+mod destination;
+mod partial;
+
+use std::time::{Duration, Instant};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::archive::manifest_path;
+use crate::database::{self, is_there};
+use crate::digest::digest_file;
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{Header, JOURNAL_MODE_OFFSET, JournalMode};
+use crate::holders::FileIdentity;
+use crate::manifest::{
+    self, DatabaseRecord, FORMAT, FileRecord, IntegrityRecord, Manifest, SourceRecord, TableRecord, VERSION,
+};
+use crate::observe::{Event, Observer, Step};
+use crate::restore;
+use crate::sqlite::{self, Copied, Inspection, Source, wal_bytes};
+use crate::storage::{NamedFile, Ownership, Storage, publish};
+pub use destination::Destination;
+use destination::{find_destination, free_names, taken_error};
+use partial::Partial;
+
+/// The longest label, in characters.
+const MAX_LABEL: usize = 200;
+
+/// How the copy is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// SQLite's backup API on a pinned snapshot: every page as it is.
+    Online,
+    /// `VACUUM INTO`: compact, but not byte-faithful; rowids of tables without an INTEGER PRIMARY KEY may
+    /// change.
+    Vacuum,
+}
+
+impl Engine {
+    /// The name in the manifest and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Vacuum => "vacuum",
+        }
+    }
+}
+
+/// What to back up, how, and where to.
+#[derive(Clone, Debug)]
+pub struct BackupOptions {
+    /// The live database.
+    pub database: Utf8PathBuf,
+    /// Where the backup goes.
+    pub destination: Destination,
+    /// How the copy is made.
+    pub engine: Engine,
+    /// The user's own word for it, at most 200 characters, none of them a control character.
+    pub label: Option<String>,
+    /// How long locks of others are waited for, before the result is [`ErrorKind::Busy`].
+    pub busy_limit: Duration,
+    /// The time of the backup.
+    pub now: Timestamp,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct BackupReport {
+    /// The backup file.
+    pub backup: Utf8PathBuf,
+    /// Its manifest's path.
+    pub manifest_path: Utf8PathBuf,
+    /// Its manifest. The integrity check in it may have found damage: the source has it too, then.
+    pub manifest: Manifest,
+    /// How long all of it took.
+    pub duration: Duration,
+    /// Bytes in the source's `-wal` when the copy began.
+    pub wal_bytes_before: u64,
+    /// And when it was made: a pinned snapshot keeps the WAL from being reused.
+    pub wal_bytes_after: u64,
+    /// For how long the copy kept writers waiting; `None` in WAL mode, where it does not.
+    pub writers_waited: Option<Duration>,
+    /// Temporary files of interrupted runs that were removed.
+    pub swept: Vec<Utf8PathBuf>,
+}
+
+/// Takes a backup.
+///
+/// When this returned `Ok`, the backup and its manifest survive a power cut. After an error there is no new backup.
+/// A copy in which the integrity check finds damage is a backup all the same: it says so, and no restore takes it.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`] without a database, [`ErrorKind::Damaged`] if SQLite cannot read it,
+/// [`ErrorKind::Busy`] if it stayed locked, [`ErrorKind::Usage`] and [`ErrorKind::Failed`] as they say.
+pub fn backup(options: &BackupOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<BackupReport> {
+    let start = Instant::now();
+    check_label(options.label.as_deref(), &options.database)?;
+    let database = database::resolve(&options.database)?;
+    restore::settle_interrupted(&database, options.busy_limit, options.now, storage, observer)?;
+    let ownership = admit(&database)?;
+    find_destination(options, &database)?;
+    if let Destination::Archive(folder) = &options.destination {
+        storage.create_dir_all(folder)?;
+    }
+    // Again, since what was missing has a real path by now.
+    let folder = find_destination(options, &database)?;
+    let swept = partial::sweep(&folder, storage)?;
+
+    let wal_bytes_before = wal_bytes(&database)?.unwrap_or(0);
+    let partial = Partial::create(&folder, storage)?;
+    let made = (|| {
+        let copied = copy(options, &database, &partial.file, observer)?;
+        let wal_bytes_after = wal_bytes(&database)?.unwrap_or(0);
+        let file = finish(&partial.file, &copied, storage, observer)?;
+        observer.cancel().check("back up", &database)?;
+        let manifest = describe(options, &database, ownership, file);
+        let (backup, manifest) = publish_all(options, &folder, &database, &partial.file, manifest, storage)?;
+        Ok((backup, manifest, copied.writers_waited, wal_bytes_after))
+    })();
+    let (backup, manifest, writers_waited, wal_bytes_after) = made.map_err(|e: Error| partial.discard(e, storage))?;
+    Ok(BackupReport {
+        manifest_path: manifest_path(&backup),
+        backup,
+        manifest,
+        duration: start.elapsed(),
+        wal_bytes_before,
+        wal_bytes_after,
+        writers_waited,
+        swept,
+    })
+}
+
+/// What a backup would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct BackupPlan {
+    /// The database's real path.
+    pub db: Utf8PathBuf,
+    /// The file that the backup would be, if it were taken at [`BackupOptions::now`].
+    pub backup: Utf8PathBuf,
+    /// How it would be copied.
+    pub engine: &'static str,
+    /// What there is to copy at most: the main file and its WAL.
+    pub source_bytes: u64,
+    /// Temporary files of interrupted runs that would be removed.
+    pub sweep: Vec<Utf8PathBuf>,
+    /// Whether a restore was interrupted there, which would be brought to its end first.
+    pub settles_restore: bool,
+}
+
+/// What [`backup`] would do. Nothing is changed or created, and the database is not opened.
+///
+/// # Errors
+///
+/// Those of [`backup`], as far as they can be foreseen.
+pub fn plan_backup(options: &BackupOptions) -> Result<BackupPlan> {
+    check_label(options.label.as_deref(), &options.database)?;
+    let database = database::resolve(&options.database)?;
+    admit(&database)?;
+    let folder = find_destination(options, &database)?;
+    let main = std::fs::metadata(&database).map_err(|e| Error::io("look at", &database, e))?.len();
+    Ok(BackupPlan {
+        backup: match &options.destination {
+            Destination::File(file) => database::resolve(file)?,
+            Destination::Archive(_) => free_names(options, &folder, &database).next().transpose()?.unwrap_or_default(),
+        },
+        engine: options.engine.name(),
+        source_bytes: main + wal_bytes(&database)?.unwrap_or(0),
+        sweep: if is_there(&folder)? { partial::leftovers(&folder)? } else { Vec::new() },
+        settles_restore: restore::is_interrupted(&database)?,
+        db: database,
+    })
+}
+
+fn check_label(label: Option<&str>, database: &Utf8Path) -> Result<()> {
+    let Some(label) = label else { return Ok(()) };
+    if label.chars().count() > MAX_LABEL || label.chars().any(char::is_control) {
+        return Err(Error::new(ErrorKind::Usage, "back up", database)
+            .because(format!("a label has at most {MAX_LABEL} characters, none of them a control character")));
+    }
+    Ok(())
+}
+
+/// What can be said of the database without opening it: an empty file with a WAL would lose that by being opened.
+fn admit(database: &Utf8Path) -> Result<Ownership> {
+    let Some(metadata) = database::regular_file(database, Some(&restore::second_name(database)))? else {
+        return Err(Error::new(ErrorKind::NotFound, "back up", database).because("there is no such file"));
+    };
+    if metadata.len() == 0 {
+        return Err(Error::new(ErrorKind::Damaged, "back up", database)
+            .because("the file is empty (0 bytes)")
+            .hint("put a backup in its place with: engram-restore restore latest-good"));
+    }
+    Ok(Ownership::of(&metadata))
+}
+
+fn copy(options: &BackupOptions, database: &Utf8Path, into: &NamedFile, observer: &mut dyn Observer) -> Result<Copied> {
+    observer.event(Event::Step(Step::Copy));
+    let identity = || FileIdentity::of_path(database).map_err(|e| Error::io("look at", database, e));
+    let before = identity()?;
+    let source = Source::open(database, options.busy_limit, &observer.cancel())?;
+    let copied = match options.engine {
+        Engine::Online => source.copy_online(&into.path, &mut |done, total| {
+            observer.event(Event::Bytes { done, total });
+            Ok(())
+        }),
+        Engine::Vacuum => source.vacuum_into(&into.path),
+    };
+    // Also after a failure: what our opening left beside the database must go.
+    let closed = source.close();
+    let copied = copied?;
+    closed?;
+    // SQLite opens the main file and its WAL one after the other, both by name.
+    if identity()? != before {
+        return Err(Error::new(ErrorKind::Busy, "back up", database)
+            .because("the file was replaced by another one while it was copied")
+            .hint("try again"));
+    }
+    Ok(copied)
+}
+
+/// What was learnt from the finished file.
+struct Finished {
+    digest: crate::digest::Digest,
+    integrity_check: IntegrityRecord,
+    database: DatabaseRecord,
+    tables: Vec<TableRecord>,
+}
+
+/// Makes the copy one self-contained file, looks at it, makes it durable, hashes it. Every number comes from the
+/// finished file: the live database is at another moment by now.
+fn finish(file: &NamedFile, copied: &Copied, storage: &Storage, observer: &mut dyn Observer) -> Result<Finished> {
+    let header = read_header(file)?;
+    if header.journal_mode == JournalMode::Wal {
+        // In WAL mode it would grow sidecars wherever it is opened, and could not be opened on read-only media.
+        storage.write_at(file, JOURNAL_MODE_OFFSET, &JournalMode::Rollback.header_bytes())?;
+    }
+    observer.event(Event::Step(Step::Check));
+    let inspection = Inspection::open(&file.path, &observer.cancel())?;
+    let outcome = inspection.integrity_check()?;
+    observer.event(Event::Step(Step::Count));
+    let tables = inspection.row_counts()?;
+    drop(inspection);
+    storage.sync(file)?;
+
+    observer.event(Event::Step(Step::Hash));
+    let total = file.file.metadata().map_err(|e| Error::io("look at", &file.path, e))?.len();
+    let cancel = observer.cancel();
+    let digest = digest_file(&file.file, &file.path, None, &mut |done| {
+        observer.event(Event::Bytes { done, total });
+        cancel.check("hash", &file.path)
+    })?;
+    Ok(Finished {
+        integrity_check: IntegrityRecord {
+            rows: outcome.rows,
+            truncated: outcome.truncated,
+            error: outcome.error,
+            sqlite_version: sqlite::version().to_owned(),
+            duration_ms: u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX),
+        },
+        database: DatabaseRecord::new(&read_header(file)?, digest.size_bytes, copied.journal_mode),
+        tables: tables.into_iter().map(|(name, rows)| TableRecord { name, rows }).collect(),
+        digest,
+    })
+}
+
+fn read_header(file: &NamedFile) -> Result<Header> {
+    let failed = |kind| Error::new(kind, "read the header of", &file.path);
+    let header = Header::read(&file.file).map_err(|e| failed(ErrorKind::Failed).because(e))?;
+    header.map_err(|e| failed(ErrorKind::Damaged).because(e))
+}
+
+fn describe(options: &BackupOptions, database: &Utf8Path, ownership: Ownership, finished: Finished) -> Manifest {
+    Manifest {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        requires: Vec::new(),
+        tool: concat!("engram-restore ", env!("CARGO_PKG_VERSION")).to_owned(),
+        created_at: options.now,
+        engine: options.engine.name().to_owned(),
+        label: options.label.clone(),
+        // The name is not known before the file has it.
+        file: FileRecord::new("", &finished.digest),
+        integrity_check: finished.integrity_check,
+        database: finished.database,
+        tables: finished.tables,
+        source: SourceRecord {
+            path: database.to_owned(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            uid: ownership.uid,
+            gid: ownership.gid,
+            mode: ownership.mode,
+        },
+    }
+}
+
+/// Gives the finished file its name, then the manifest: the commit point.
+fn publish_all(
+    options: &BackupOptions,
+    folder: &Utf8Path,
+    database: &Utf8Path,
+    finished: &NamedFile,
+    mut manifest: Manifest,
+    storage: &Storage,
+) -> Result<(Utf8PathBuf, Manifest)> {
+    let backup = publish_file(options, folder, database, finished, storage)?;
+    backup.file_name().unwrap_or_default().clone_into(&mut manifest.file.name);
+    let published = (|| {
+        let text = manifest::encode(&manifest)
+            .map_err(|e| Error::new(ErrorKind::Failed, "write the manifest of", &backup).because(e))?;
+        let partial = Partial::create(folder, storage)?;
+        let written = storage
+            .write_at(&partial.file, 0, text.as_bytes())
+            .and_then(|()| publish(storage, &partial.file, &manifest_path(&backup)));
+        match written {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(partial.discard(taken_error(&manifest_path(&backup)), storage)),
+            Err(e) => Err(partial.discard(e, storage)),
+        }
+    })();
+    published.map_err(|e| {
+        // Without its manifest it is no backup, and it was ours alone until now. The manifest went before.
+        match storage.remove(&backup) {
+            Ok(_) => e,
+            Err(_) => e.hint(format!("{backup} was left behind without a manifest: it is no backup")),
+        }
+    })?;
+    Ok((backup, manifest))
+}
+
+fn publish_file(
+    options: &BackupOptions,
+    folder: &Utf8Path,
+    database: &Utf8Path,
+    finished: &NamedFile,
+    storage: &Storage,
+) -> Result<Utf8PathBuf> {
+    if let Destination::File(file) = &options.destination {
+        let file = database::resolve(file)?;
+        return if publish(storage, finished, &file)? { Ok(file) } else { Err(taken_error(&file)) };
+    }
+    for name in free_names(options, folder, database) {
+        let name = name?;
+        if publish(storage, finished, &name)? {
+            return Ok(name);
+        }
+    }
+    Err(taken_error(folder))
+}

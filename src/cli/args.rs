@@ -1,0 +1,193 @@
+//! The command line's grammar.
+
+use camino::Utf8PathBuf;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Crash-safe backup, verify and restore for SQLite databases.
+#[derive(Debug, Parser)]
+#[command(
+    name = "engram-restore",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    args_override_self = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
+#[expect(clippy::doc_markdown, reason = "the docstrings are the help text")]
+pub(crate) struct Global {
+    /// The database [env: ENGRAM_RESTORE_DB] [default: engram.db in $ENGRAM_DATA_DIR, else ~/.engram/engram.db]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) db: Option<Utf8PathBuf>,
+    /// The folder with the backups [env: ENGRAM_RESTORE_ARCHIVE] [default: backups/ beside the database]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) archive: Option<Utf8PathBuf>,
+    /// Print one JSON object on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print only what was asked for or went wrong
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more; twice: every file operation
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    pub(crate) color: When,
+    /// Show progress bars
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    pub(crate) progress: When,
+}
+
+/// On a terminal, always, never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take a verified backup of the live database
+    Backup(BackupArgs),
+    /// List this database's backups, newest first
+    List(ListArgs),
+    /// Show one backup's manifest, for people
+    Show(ShowArgs),
+    /// Check backups against their manifests
+    Verify(VerifyArgs),
+    /// Put a verified backup in the database's place
+    Restore(RestoreArgs),
+    /// Put the pre-restore database back
+    Undo(UndoArgs),
+    /// Rehearse disaster recovery on a scratch copy
+    Drill(DrillArgs),
+    /// The process that writes beside a drill's backup
+    #[command(hide = true)]
+    SampleWriter(SampleWriterArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore backup --db notes.sqlite --label before-upgrade")]
+pub(crate) struct BackupArgs {
+    /// Write the backup here instead of into the archive; the manifest goes beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) path: Option<Utf8PathBuf>,
+    /// How to copy: auto, online (every page as it is), vacuum (compact, not byte-faithful)
+    #[arg(long, value_name = "ENGINE", default_value = "auto", hide_possible_values = true)]
+    pub(crate) engine: EngineArg,
+    /// A word of your own, kept in the manifest
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How long to wait for locks of others on the database
+    #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds)]
+    pub(crate) wait: std::time::Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineArg {
+    Auto,
+    Online,
+    Vacuum,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore list --json")]
+pub(crate) struct ListArgs {
+    /// Also those of other databases
+    #[arg(long)]
+    pub(crate) any_source: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore show latest")]
+pub(crate) struct ShowArgs {
+    /// A path, a name in the archive or the beginning of one, latest, or latest-good
+    #[arg(value_name = "BACKUP")]
+    pub(crate) backup: String,
+    /// For latest: also those of other databases
+    #[arg(long)]
+    pub(crate) any_source: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore verify --all --deep")]
+pub(crate) struct VerifyArgs {
+    /// Paths, names in the archive or beginnings of one, or latest [default: latest]
+    #[arg(value_name = "BACKUP", conflicts_with = "all")]
+    pub(crate) backups: Vec<String>,
+    /// Every backup in the archive
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Run SQLite's integrity check again
+    #[arg(long)]
+    pub(crate) deep: bool,
+    /// For latest: also those of other databases
+    #[arg(long)]
+    pub(crate) any_source: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore restore latest-good --dry-run")]
+pub(crate) struct RestoreArgs {
+    /// A path, a name in the archive or the beginning of one, latest, or latest-good
+    #[arg(value_name = "BACKUP")]
+    pub(crate) backup: String,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Run SQLite's integrity check on the staged copy too
+    #[arg(long)]
+    pub(crate) deep: bool,
+    /// For latest and latest-good: also those of other databases
+    #[arg(long)]
+    pub(crate) any_source: bool,
+    /// How long to wait for another run, and for the database to be let go
+    #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds)]
+    pub(crate) wait: std::time::Duration,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore undo --dry-run")]
+pub(crate) struct UndoArgs {
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How long to wait for another run, and for the database to be let go
+    #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds)]
+    pub(crate) wait: std::time::Duration,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore drill --sample")]
+pub(crate) struct DrillArgs {
+    /// On a generated database, in a temporary folder
+    #[arg(long, required = true)]
+    pub(crate) sample: bool,
+    /// Observations in the generated database; 1000 make about 3 MB
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) rows: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SampleWriterArgs {
+    pub(crate) path: Utf8PathBuf,
+    #[arg(long, default_value_t = 50)]
+    pub(crate) per_second: u64,
+}
+
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_not_a_number| "not a number of seconds".to_owned())?;
+    std::time::Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}

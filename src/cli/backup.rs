@@ -1,0 +1,121 @@
+//! `backup`: take a verified backup of the live database.
+
+use engram_restore::archive::manifest_path;
+use engram_restore::storage::Storage;
+use engram_restore::{BackupOptions, BackupPlan, BackupReport, Destination, Engine, Result, backup, plan_backup};
+use serde_json::{Value, json};
+
+use super::args::{BackupArgs, EngineArg};
+use super::context::{Context, absolute};
+use super::exit::Exit;
+use super::output::{Outcome, bytes, millis, printable};
+use super::progress::Progress;
+
+pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
+    let destination = match &args.path {
+        Some(path) => Destination::File(absolute(path)?),
+        None => Destination::Archive(context.archive()?),
+    };
+    let engine = match args.engine {
+        EngineArg::Auto | EngineArg::Online => Engine::Online,
+        EngineArg::Vacuum => Engine::Vacuum,
+    };
+    let options = BackupOptions {
+        database: context.database()?,
+        destination,
+        engine,
+        label: args.label.clone(),
+        busy_limit: args.wait,
+        now: jiff::Timestamp::now(),
+    };
+    if args.dry_run {
+        return plan_backup(&options).map(|plan| planned(&plan)).or_else(|e| Outcome::found(e, nothing_done()));
+    }
+    let report = match backup(&options, &Storage::new(), progress) {
+        Ok(report) => report,
+        Err(e) => return Outcome::found(e, nothing_done()),
+    };
+    let check = &report.manifest.integrity_check;
+    let exit = match (check.is_ok(), &check.error) {
+        (true, _) => Exit::Done,
+        (false, None) => Exit::Damaged,
+        (false, Some(_)) => Exit::Inconclusive,
+    };
+    Ok(Outcome::new(exit, fields(&report), text(&report)))
+}
+
+/// The fields of a backup that found damage instead.
+fn nothing_done() -> Value {
+    json!({
+        "backup": null, "manifest": null, "size_bytes": null, "blake3": null, "integrity_check": null, "engine": null,
+        "duration_ms": null, "wal_bytes_before": null, "wal_bytes_after": null,
+    })
+}
+
+fn planned(plan: &BackupPlan) -> Outcome {
+    let mut fields = nothing_done();
+    fields["backup"] = plan.backup.as_str().into();
+    fields["manifest"] = manifest_path(&plan.backup).into_string().into();
+    fields["engine"] = plan.engine.into();
+    fields["dry_run"] = true.into();
+    fields["plan"] = json!(plan);
+    let mut lines = vec![
+        format!("would back up {} (at most {})", plan.db, bytes(plan.source_bytes)),
+        format!("  to {} (engine {})", plan.backup, plan.engine),
+    ];
+    if plan.settles_restore {
+        lines.push("  would first bring a restore that was interrupted there to its end".to_owned());
+    }
+    lines.extend(plan.sweep.iter().map(|path| format!("  would sweep what an interrupted run left: {path}")));
+    lines.push("nothing was changed".to_owned());
+    let text = lines.iter().map(|line| printable(line) + "\n").collect();
+    Outcome::new(Exit::Done, fields, text).essential()
+}
+
+fn fields(report: &BackupReport) -> Value {
+    let manifest = &report.manifest;
+    json!({
+        "backup": report.backup,
+        "manifest": report.manifest_path,
+        "size_bytes": manifest.file.size_bytes,
+        "blake3": manifest.file.blake3,
+        "integrity_check": super::show::integrity_json(&manifest.integrity_check),
+        "integrity_check_error": manifest.integrity_check.error,
+        "engine": manifest.engine,
+        "label": manifest.label,
+        "created_at": manifest.created_at,
+        "journal_mode": manifest.database.journal_mode,
+        "duration_ms": millis(report.duration),
+        "wal_bytes_before": report.wal_bytes_before,
+        "wal_bytes_after": report.wal_bytes_after,
+        "writers_waited_ms": report.writers_waited.map_or(0, millis),
+        "swept": report.swept,
+    })
+}
+
+fn text(report: &BackupReport) -> String {
+    let manifest = &report.manifest;
+    let mut lines = vec![
+        format!("backup {}", report.backup),
+        format!(
+            "  {} in {} ms, BLAKE3 {}",
+            bytes(manifest.file.size_bytes),
+            millis(report.duration),
+            manifest.file.blake3
+        ),
+        format!("  integrity check: {}", super::show::integrity_text(&manifest.integrity_check)),
+    ];
+    if let Some(waited) = report.writers_waited {
+        lines.push(format!("  not in WAL mode: writers had to wait for {} ms", millis(waited)));
+    }
+    for swept in &report.swept {
+        lines.push(format!("  swept what an interrupted run left: {swept}"));
+    }
+    if !manifest.integrity_check.is_ok() {
+        lines.push(match &manifest.integrity_check.error {
+            None => "  the database itself is not sound: keep older backups, and look at it soon".to_owned(),
+            Some(_) => "  so nothing is known about it, and no restore takes it".to_owned(),
+        });
+    }
+    lines.iter().map(|line| printable(line) + "\n").collect()
+}

@@ -1,0 +1,144 @@
+//! Which database and which archive a command works on.
+
+use std::cell::OnceCell;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use engram_restore::archive::{Scope, Selected, Selection, read_manifest, select};
+use engram_restore::{BackupVerdict, Error, ErrorKind, Event, Observer, Result, database, first_good};
+
+use super::args::Global;
+
+/// The global options, resolved as far as a command asks for them.
+pub(crate) struct Context {
+    global: Global,
+    database: OnceCell<Utf8PathBuf>,
+}
+
+impl Context {
+    /// From the parsed command line.
+    pub(crate) fn new(global: Global) -> Self {
+        Self { global, database: OnceCell::new() }
+    }
+
+    /// The database's path: real if its folder is there, absolute in any case.
+    pub(crate) fn database(&self) -> Result<Utf8PathBuf> {
+        if let Some(path) = self.database.get() {
+            return Ok(path.clone());
+        }
+        let given = match given(self.global.db.as_ref(), "ENGRAM_RESTORE_DB")? {
+            Some(path) => absolute(&path)?,
+            None => default_database()?,
+        };
+        let path =
+            database::resolve(&given).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(given) } else { Err(e) })?;
+        Ok(self.database.get_or_init(|| path).clone())
+    }
+
+    /// The archive's absolute path. It need not exist.
+    pub(crate) fn archive(&self) -> Result<Utf8PathBuf> {
+        match given(self.global.archive.as_ref(), "ENGRAM_RESTORE_ARCHIVE")? {
+            Some(path) => absolute(&path),
+            None => Ok(self.database()?.with_file_name("backups")),
+        }
+    }
+
+    /// Which backups count.
+    pub(crate) fn scope(&self, any_source: bool) -> Result<Scope> {
+        if any_source { Ok(Scope::AnySource) } else { Ok(Scope::Database(self.database()?)) }
+    }
+
+    /// The backup files that a word on the command line stands for.
+    pub(crate) fn select(&self, word: &str, any_source: bool) -> Result<Selected> {
+        let selection = Selection::parse(word);
+        // A path needs neither database nor archive.
+        if let Selection::Named(name) = &selection
+            && name.contains('/')
+        {
+            let path = absolute(Utf8Path::new(name))?;
+            return select(Utf8Path::new(""), &Scope::AnySource, &Selection::Named(path.into_string()));
+        }
+        let (archive, scope) = match (&selection, self.archive()) {
+            // A file in the working folder does not either.
+            (Selection::Named(name), Err(_)) if Utf8Path::new(name).is_file() => (Utf8PathBuf::new(), Scope::AnySource),
+            (Selection::Named(_), archive) => (archive?, Scope::AnySource),
+            (Selection::Latest | Selection::LatestGood, archive) => (archive?, self.scope(any_source)?),
+        };
+        Ok(match select(&archive, &scope, &selection)? {
+            Selected::One(path) => Selected::One(absolute(&path)?),
+            several @ Selected::FirstGood(_) => several,
+        })
+    }
+
+    /// The one backup that a word means. What `latest-good` passed over is said.
+    pub(crate) fn backup(&self, word: &str, any_source: bool, observer: &mut dyn Observer) -> Result<Utf8PathBuf> {
+        let path = self.one(word, any_source, observer)?;
+        if !any_source
+            && !matches!(Selection::parse(word), Selection::Named(_))
+            && let (Ok(manifest), database) = (read_manifest(&path), self.database()?)
+            && manifest.source.path != database
+        {
+            let text = format!("{path} was taken of {}: there is none of {database}", manifest.source.path);
+            observer.event(Event::Warning(&text));
+        }
+        Ok(path)
+    }
+
+    fn one(&self, word: &str, any_source: bool, observer: &mut dyn Observer) -> Result<Utf8PathBuf> {
+        match self.select(word, any_source)? {
+            Selected::One(path) => Ok(path),
+            Selected::FirstGood(candidates) => {
+                let (path, passed_over) = first_good(&candidates, observer)?;
+                for verdict in &passed_over {
+                    observer.event(Event::Warning(&reason(verdict)));
+                }
+                Ok(path)
+            }
+        }
+    }
+}
+
+/// An option, else its environment variable; set to nothing, a variable counts as not set.
+fn given(option: Option<&Utf8PathBuf>, variable_name: &str) -> Result<Option<Utf8PathBuf>> {
+    match option {
+        Some(path) => Ok(Some(path.clone())),
+        None => variable(variable_name),
+    }
+}
+
+fn variable(name: &str) -> Result<Option<Utf8PathBuf>> {
+    match std::env::var_os(name).filter(|value| !value.is_empty()).map(std::ffi::OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(value)) => Ok(Some(Utf8PathBuf::from(value))),
+        // Another default would be another database.
+        Some(Err(_)) => Err(Error::new(ErrorKind::Usage, "use", name).because("its value is not UTF-8")),
+    }
+}
+
+/// Why `latest-good` passed a backup over.
+pub(super) fn reason(verdict: &BackupVerdict) -> String {
+    let first =
+        verdict.findings.first().map_or_else(String::new, |finding| format!("{}: {}", finding.code, finding.message));
+    format!("passed over {}: {first}", verdict.backup)
+}
+
+/// A path from the command line as errors and reports name it.
+pub(super) fn absolute(path: &Utf8Path) -> Result<Utf8PathBuf> {
+    if path.as_str().is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "use", "an empty path"));
+    }
+    camino::absolute_utf8(path).map_err(|e| Error::io("find", path, e))
+}
+
+/// Where engram keeps its database.
+fn default_database() -> Result<Utf8PathBuf> {
+    let folder = match variable("ENGRAM_DATA_DIR")? {
+        Some(folder) => Some(folder),
+        None => variable("HOME")?.map(|home| home.join(".engram")),
+    };
+    let path = folder.map(|folder| absolute(&folder.join("engram.db"))).transpose()?;
+    path.ok_or_else(|| {
+        Error::new(ErrorKind::Usage, "find", "the database")
+            .because("neither ENGRAM_DATA_DIR nor HOME is set")
+            .hint("say which one with --db PATH")
+    })
+}

@@ -1,0 +1,94 @@
+//! Exit statuses, an interface: `docs/exit-codes.md` explains them.
+
+use engram_restore::{BackupVerdict, ErrorKind, Verdict};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done,
+    Damaged,
+    Usage,
+    Busy,
+    NotFound,
+    Failed,
+    Inconclusive,
+    Internal,
+    Interrupted(Signal),
+}
+
+/// What interrupted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Interrupt,
+    Terminate,
+}
+
+impl Exit {
+    /// The status that the shell sees.
+    pub(crate) fn status(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Damaged => 1,
+            Self::Usage => 2,
+            Self::Busy => 3,
+            Self::NotFound => 4,
+            Self::Failed => 5,
+            Self::Inconclusive => 6,
+            Self::Internal => 70,
+            Self::Interrupted(Signal::Interrupt) => 130,
+            Self::Interrupted(Signal::Terminate) => 143,
+        }
+    }
+
+    /// For an error; `signal` is what arrived, if anything did.
+    pub(crate) fn of_error(kind: ErrorKind, signal: Option<Signal>) -> Self {
+        match kind {
+            ErrorKind::Damaged => Self::Damaged,
+            ErrorKind::Usage => Self::Usage,
+            ErrorKind::Busy => Self::Busy,
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::Failed => Self::Failed,
+            ErrorKind::Inconclusive => Self::Inconclusive,
+            ErrorKind::Internal => Self::Internal,
+            ErrorKind::Interrupted => Self::Interrupted(signal.unwrap_or(Signal::Interrupt)),
+        }
+    }
+
+    /// For several verdicts: damage outweighs what could not be seen.
+    pub(crate) fn of_verdicts(verdicts: &[BackupVerdict]) -> Self {
+        let any = |wanted| verdicts.iter().any(|verdict| verdict.verdict == wanted);
+        if any(Verdict::Fail) {
+            Self::Damaged
+        } else if any(Verdict::Inconclusive) {
+            Self::Inconclusive
+        } else {
+            Self::Done
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_is_documented() {
+        let docs = include_str!("../../docs/exit-codes.md");
+        let kinds = [
+            Exit::Done,
+            Exit::Damaged,
+            Exit::Usage,
+            Exit::Busy,
+            Exit::NotFound,
+            Exit::Failed,
+            Exit::Inconclusive,
+            Exit::Internal,
+            Exit::Interrupted(Signal::Interrupt),
+            Exit::Interrupted(Signal::Terminate),
+        ];
+        for exit in kinds {
+            let row = format!("\n| {} | ", exit.status());
+            assert!(docs.contains(&row), "docs/exit-codes.md has no row for {exit:?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The binary's own: arguments, one file a command, text and JSON, progress, exit statuses. No decisions.
+
+mod args;
+mod backup;
+mod context;
+mod drill;
+mod exit;
+mod list;
+mod output;
+mod progress;
+mod restore;
+mod show;
+mod signals;
+mod undo;
+mod verify;
+
+use std::io::{self, IsTerminal};
+use std::panic;
+use std::process::ExitCode;
+
+use clap::Parser;
+use engram_restore::{Error, ErrorKind};
+use serde_json::Value;
+use tracing_subscriber::filter::LevelFilter;
+
+use args::{Cli, Command, When};
+use context::Context;
+use exit::Exit;
+use output::{Outcome, Printer};
+use progress::Progress;
+use signals::Signals;
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return ExitCode::from(usage(&e)),
+    };
+    let printer = Printer { json: cli.global.json, quiet: cli.global.quiet };
+    set_up_output(&cli.global);
+    let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| run(cli))).unwrap_or_else(|_panic| {
+        let error =
+            Error::new(ErrorKind::Internal, "go on with", "this command").because("this is a bug of engram-restore");
+        Outcome::refused(Exit::Internal, Value::Null, error.hint("please report it with the lines above"))
+    });
+    ExitCode::from(printer.finish(&outcome))
+}
+
+fn run(cli: Cli) -> Outcome {
+    let failed = |error: Error, signals: Option<&Signals>| {
+        let exit = Exit::of_error(error.kind(), signals.and_then(Signals::received));
+        Outcome::refused(exit, Value::Null, error)
+    };
+    let signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(e) => return failed(Error::io("catch signals for", "this command", e), None),
+    };
+    let bars = match cli.global.progress {
+        When::Auto => io::stderr().is_terminal() && !cli.global.quiet,
+        When::Always => true,
+        When::Never => false,
+    };
+    let mut progress = Progress::new(bars, signals.cancel());
+    let context = Context::new(cli.global);
+    let done = match &cli.command {
+        Command::Backup(args) => backup::run(args, &context, &mut progress),
+        Command::List(args) => list::run(args, &context, &mut progress),
+        Command::Show(args) => show::run(args, &context, &mut progress),
+        Command::Verify(args) => verify::run(args, &context, &mut progress),
+        Command::Restore(args) => restore::run(args, &context, &mut progress),
+        Command::Undo(args) => undo::run(args, &context, &mut progress),
+        Command::Drill(args) => drill::run(args, &context, &mut progress),
+        Command::SampleWriter(args) => drill::write_sample(args),
+    };
+    let mut outcome = done.unwrap_or_else(|error| failed(error, Some(&signals)));
+    if !progress.warnings().is_empty() {
+        outcome.fields.insert("warnings".to_owned(), progress.warnings().into());
+    }
+    outcome
+}
+
+fn set_up_output(global: &args::Global) {
+    match global.color {
+        When::Auto => {}
+        When::Always => anstream::ColorChoice::Always.write_global(),
+        When::Never => anstream::ColorChoice::Never.write_global(),
+    }
+    let level = match global.verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
+    };
+    let ansi = anstream::stderr().current_choice() != anstream::ColorChoice::Never;
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        // It would report a standard error that cannot be written to, on standard error, and panic.
+        .log_internal_errors(false)
+        .with_ansi(ansi)
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
+/// Help and version are results; anything else is an error in the form that was asked for.
+fn usage(e: &clap::Error) -> u8 {
+    let wants_json = std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json");
+    if wants_json && e.use_stderr() {
+        let text = e.render().to_string();
+        let (message, hint) = text.split_once('\n').unwrap_or((&text, ""));
+        let error = Error::new(ErrorKind::Usage, "understand", "the command line")
+            .because(message.trim_start_matches("error: ").to_owned())
+            .hint(hint.split_whitespace().collect::<Vec<_>>().join(" "));
+        let outcome = Outcome::refused(Exit::Usage, Value::Null, error);
+        return Printer { json: true, quiet: false }.finish(&outcome);
+    }
+    // Nobody is left to tell if the terminal is gone.
+    e.print().unwrap_or_default();
+    if e.use_stderr() { Exit::Usage.status() } else { Exit::Done.status() }
+}

@@ -1,0 +1,90 @@
+//! `show`: one backup's manifest, for people.
+
+use std::fmt::Write as _;
+
+use engram_restore::Result;
+use engram_restore::archive::{manifest_path, read_manifest};
+use engram_restore::manifest::{IntegrityRecord, Manifest};
+use serde_json::{Value, json};
+
+use super::args::ShowArgs;
+use super::context::Context;
+use super::exit::Exit;
+use super::output::{Outcome, bytes, printable};
+use super::progress::Progress;
+
+pub(crate) fn run(args: &ShowArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
+    let backup = match context.backup(&args.backup, args.any_source, progress) {
+        Ok(backup) => backup,
+        Err(e) => return Outcome::found(e, json!({ "backup": null, "manifest_path": null, "manifest": null })),
+    };
+    let manifest = match read_manifest(&backup) {
+        Ok(manifest) => manifest,
+        Err(problem) => {
+            let fields = json!({ "backup": backup, "manifest_path": manifest_path(&backup), "manifest": null });
+            return Outcome::found(problem.into_error(&backup), fields);
+        }
+    };
+    let fields = json!({ "backup": backup, "manifest_path": manifest_path(&backup), "manifest": manifest });
+    Ok(Outcome::new(Exit::Done, fields, text(&manifest)).essential())
+}
+
+fn text(manifest: &Manifest) -> String {
+    let (file, database, source) = (&manifest.file, &manifest.database, &manifest.source);
+    let mut rows = vec![
+        ("backup", file.name.clone()),
+        ("taken", format!("{} with {} (engine {})", manifest.created_at, manifest.tool, manifest.engine)),
+        ("of", format!("{} on {}", source.path, source.host)),
+        ("owner and mode", format!("{}:{} {:04o}", source.uid, source.gid, source.mode)),
+        ("size", format!("{} ({} bytes)", bytes(file.size_bytes), file.size_bytes)),
+        ("BLAKE3", file.blake3.to_string()),
+        ("integrity check", integrity_text(&manifest.integrity_check)),
+        ("pages", format!("{} of {} bytes", database.page_count, database.page_size)),
+        ("journal mode", format!("{} (the backup itself: rollback)", database.journal_mode.name())),
+        ("user version", database.user_version.to_string()),
+        ("application id", database.application_id.to_string()),
+        ("schema version", database.schema_version.to_string()),
+        ("encoding", database.encoding.clone()),
+        ("last written by", format!("SQLite {}", database.writer_version)),
+    ];
+    if let Some(label) = &manifest.label {
+        rows.insert(1, ("label", label.clone()));
+    }
+    let mut text = String::new();
+    for (name, value) in rows {
+        // Writing into a String does not fail.
+        writeln!(text, "{name:16} {}", printable(&value)).unwrap_or_default();
+    }
+    text.push_str("\nrows             table\n");
+    for table in &manifest.tables {
+        let rows = table.rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
+        writeln!(text, "{rows:16} {}", printable(&table.name)).unwrap_or_default();
+    }
+    text
+}
+
+/// `"ok"`, or the rows that the check returned.
+pub(crate) fn integrity_json(check: &IntegrityRecord) -> Value {
+    if check.is_ok() { "ok".into() } else { check.rows.clone().into() }
+}
+
+/// The same in a few words.
+pub(crate) fn integrity_text(check: &IntegrityRecord) -> String {
+    match &check.error {
+        _ if check.is_ok() => "ok".to_owned(),
+        Some(error) => format!("not done: {error}"),
+        None => {
+            let more = if check.truncated { " and more" } else { "" };
+            format!("DAMAGED, problems: {}{more}, the first: {}", problems(check).count(), first(check))
+        }
+    }
+}
+
+/// What was found, without SQLite's headings.
+fn problems(check: &IntegrityRecord) -> impl Iterator<Item = &str> {
+    check.rows.iter().map(String::as_str).filter(|row| !row.starts_with("***"))
+}
+
+fn first(check: &IntegrityRecord) -> &str {
+    problems(check).next().unwrap_or_default()
+}

@@ -1,0 +1,142 @@
+//! The path of a live database and of what SQLite puts beside it. Symlinks are resolved once: SQLite finds sidecars by
+//! the real path.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::parent_of;
+
+/// What SQLite appends to a database's own path, never in place of its extension.
+pub(crate) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// The path of a database's sidecar.
+#[must_use]
+pub(crate) fn sidecar(database: &Utf8Path, suffix: &str) -> Utf8PathBuf {
+    Utf8PathBuf::from(format!("{database}{suffix}"))
+}
+
+/// Whether a name is taken. Not being able to tell is an error.
+pub(crate) fn is_there(path: &Utf8Path) -> Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::InvalidFilename => Ok(false),
+        Err(e) => Err(Error::io("look for", path, e)),
+    }
+}
+
+/// The sidecars that lie beside a database. An unreadable folder is an error, not an absence.
+pub(crate) fn sidecars_there(database: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
+    let mut there = Vec::new();
+    for path in SIDECARS.map(|suffix| sidecar(database, suffix)) {
+        if is_there(&path)? {
+            there.push(path);
+        }
+    }
+    Ok(there)
+}
+
+/// Whether a path is one that SQLite or a restore uses for itself beside `database`: no place for a backup.
+pub(crate) fn is_reserved(database: &Utf8Path, path: &Utf8Path) -> bool {
+    let Some(suffix) = path.as_str().strip_prefix(database.as_str()) else { return false };
+    let ours = [".restore-", ".pre-restore", ".orphan-"];
+    suffix.is_empty() || SIDECARS.contains(&suffix) || ours.iter().any(|ours| suffix.starts_with(ours))
+}
+
+/// Which file it is, whatever its name is now: bind mounts, renames, further hard links and removal do not change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// The device of its file system.
+    pub device: u64,
+    /// Its inode number there.
+    pub inode: u64,
+}
+
+impl FileIdentity {
+    /// The file that `metadata` describes.
+    #[must_use]
+    pub fn of_metadata(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    /// The file that `path` names now, symlinks followed.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be looked at or is not there.
+    pub fn of_path(path: &Utf8Path) -> io::Result<Self> {
+        std::fs::metadata(path).map(|metadata| Self::of_metadata(&metadata))
+    }
+
+    /// The file behind an open descriptor.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot say.
+    pub fn of_file(file: &File) -> io::Result<Self> {
+        file.metadata().map(|metadata| Self::of_metadata(&metadata))
+    }
+}
+
+/// As many links as the kernel follows.
+const MAX_LINKS: u32 = 40;
+
+/// The real, absolute path of a database that may be missing: a dangling symlink stands for the place it points to.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`] if the folder is not there.
+pub fn resolve(path: &Utf8Path) -> Result<Utf8PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let parent = parent_of(&path);
+        let folder = parent.canonicalize_utf8().map_err(|e| {
+            let kind = if e.kind() == io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Failed };
+            Error::new(kind, "find the folder", parent).because(e).hint("make it, or say another path")
+        })?;
+        let Some(name) = path.file_name() else {
+            return Err(Error::new(ErrorKind::Usage, "use", &path).because("it does not name a file"));
+        };
+        let real = folder.join(name);
+        match std::fs::symlink_metadata(&real) {
+            Ok(metadata) if metadata.is_symlink() => {
+                path = folder.join(real.read_link_utf8().map_err(|e| Error::io("follow", &real, e))?);
+            }
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("look at", &real, e)),
+            Ok(_) | Err(_) => return Ok(real),
+        }
+    }
+    Err(Error::new(ErrorKind::Usage, "follow", path).because("too many symlinks lead to each other"))
+}
+
+/// The metadata of the file under a resolved path; `None` if there is none. What is no regular file, or has a second
+/// name under which SQLite would miss its sidecars, is refused, other than `second_name`, under which nobody opens it.
+///
+/// # Errors
+///
+/// [`ErrorKind::Usage`] for a folder, device and so on; [`ErrorKind::Failed`] for a file with several hard links.
+pub(crate) fn regular_file(path: &Utf8Path, second_name: Option<&Utf8Path>) -> Result<Option<Metadata>> {
+    let metadata = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("look at", path, e)),
+    };
+    if !metadata.is_file() {
+        let kind = if metadata.is_dir() { "a folder" } else { "not a regular file" };
+        return Err(Error::new(ErrorKind::Usage, "use", path).because(format!("it is {kind}")));
+    }
+    let is_second = |name| FileIdentity::of_path(name).is_ok_and(|other| other == FileIdentity::of_metadata(&metadata));
+    let expected = if second_name.is_some_and(is_second) { 2 } else { 1 };
+    if metadata.nlink() > expected {
+        return Err(Error::new(ErrorKind::Failed, "use", path)
+            .because(format!(
+                "the file has {} names (hard links), and SQLite finds sidecars by name only",
+                metadata.nlink()
+            ))
+            .hint("remove the other names, or make this one a copy of its own"));
+    }
+    Ok(Some(metadata))
+}

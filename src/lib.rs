@@ -1,0 +1,90 @@
+//! Crash-safe backup, verify and restore for SQLite databases.
+//!
+//! ```text
+//! live.db --snapshot--> partial file --check, sync, hash--> NAME.db, then NAME.db.manifest.json
+//!                                              (the manifest comes last: without it there is no backup)
+//! NAME.db --verify--> findings
+//! NAME.db --stage, hash again--> live.db.restore-staged --COMMIT (one rename)--> live.db
+//!                                              (the old database is kept: live.db.pre-restore)
+//! ```
+//!
+//! An operation that changes something is a free function that takes an options struct, a [`storage::Storage`] and an
+//! [`Observer`], and returns a report. Damage in a backup is an answer ([`Finding`]); an [`Error`] means that something
+//! could not be done or could not be looked at. The library prints nothing and keeps no global state; the time that it
+//! records is an option (`now`), and only the drill asks the clock itself.
+//!
+//! | what | names |
+//! |---|---|
+//! | taking a backup | [`backup()`], [`BackupOptions`], [`Destination`], [`Engine`], [`BackupReport`] |
+//! | finding one | [`archive::list()`], [`archive::select()`], [`archive::read_manifest()`], [`first_good()`], [`none_good()`] |
+//! | checking one | [`verify()`], [`BackupVerdict`], [`Verdict`], [`Finding`], [`Code`], [`Severity`] |
+//! | putting one in place | [`restore()`], [`plan_restore()`], [`RestoreOptions`], [`RestorePlan`], [`RestoreReport`] |
+//! | taking that back | [`undo()`], [`plan_undo()`], [`UndoOptions`] |
+//! | rehearsing | [`drill_sample()`], [`DrillOptions`], [`WriterCommand`], [`DrillReport`] |
+//! | progress, stopping | [`Observer`], [`Event`], [`Step`], [`Quiet`], [`Cancel`] |
+//! | failures | [`Error`], [`ErrorKind`], [`TargetState`], [`Result`] |
+//! | formats, pure | [`manifest`], [`digest`], [`header`] |
+//! | the machine | [`storage`] (every durable file operation), [`holders`] (who has a database open), [`database`] |
+//! | for tests and drills | [`sample`] (databases of engram's shape and a writer) |
+//!
+//! `docs/ARCHITECTURE.md` has the map, `docs/restore-protocol.md` what a restore promises, `docs/manifest.md` the
+//! format.
+//!
+//! # Example
+//!
+//! A backup of a sample database, and a check of it:
+//!
+//! ```
+//! use camino::Utf8Path;
+//! use engram_restore::sample::{SampleOptions, create};
+//! use engram_restore::storage::Storage;
+//! use engram_restore::{BackupOptions, Destination, Engine, Quiet, Verdict, backup, verify};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let scratch = tempfile::tempdir()?;
+//! let folder = Utf8Path::from_path(scratch.path()).ok_or("not UTF-8")?;
+//! let database = folder.join("engram.db");
+//! create(&database, &SampleOptions::default())?;
+//!
+//! let options = BackupOptions {
+//!     database,
+//!     destination: Destination::Archive(folder.join("backups")),
+//!     engine: Engine::Online,
+//!     label: None,
+//!     busy_limit: std::time::Duration::from_secs(5),
+//!     now: jiff::Timestamp::now(),
+//! };
+//! let report = backup(&options, &Storage::new(), &mut Quiet)?;
+//! assert!(report.manifest.integrity_check.is_ok());
+//!
+//! // `true`: run SQLite's integrity check again, not only compare the hash.
+//! let answer = verify(&report.backup, true, &mut Quiet)?;
+//! assert_eq!(answer.verdict, Verdict::Pass, "{:?}", answer.findings);
+//! # Ok(())
+//! # }
+//! ```
+pub mod archive;
+mod backup;
+pub mod database;
+pub mod digest;
+mod drill;
+mod error;
+pub mod header;
+pub mod holders;
+mod lock;
+pub mod manifest;
+mod observe;
+mod restore;
+pub mod sample;
+pub mod sqlite;
+pub mod storage;
+mod verify;
+pub use backup::{BackupOptions, BackupPlan, BackupReport, Destination, Engine, backup, plan_backup};
+pub use drill::{DrillOptions, DrillReport, ScenarioReport, StepReport, WriterCommand, drill_sample};
+pub use error::{Error, ErrorKind, Result, TargetState};
+pub use observe::{Cancel, Event, Observer, Quiet, Step};
+pub use restore::{
+    NewContent, OldDatabase, RestoreOptions, RestorePlan, RestoreReport, UndoOptions, plan_restore, plan_undo, restore,
+    undo,
+};
+pub use verify::{BackupVerdict, Code, DamagedRange, Finding, Severity, Verdict, first_good, none_good, verify};

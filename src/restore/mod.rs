@@ -1,0 +1,309 @@
+//! Putting a backup in a database's place.
+//!
+//! ```text
+//! lock > admit > quiet > stage > fold > preserve > COMMIT > settle
+//!        `----- nothing of the database is touched -----'   `-- never undone --'
+//! ```
+//!
+//! The commit point is one rename of the staged file over the database, in [`steps`]. `docs/restore-protocol.md` says
+//! what is promised and why each step is where it is.
+
+mod beside;
+mod kept;
+mod leftovers;
+mod orphans;
+mod plan;
+mod stage;
+mod steps;
+mod undo;
+
+use std::time::{Duration, Instant};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+
+use crate::archive::{ManifestProblem, read_manifest};
+use crate::database;
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::JournalMode;
+use crate::holders::{Look, busy_error, look};
+use crate::lock::Lock;
+use crate::manifest::{Hex32, Manifest};
+use crate::observe::{Event, Observer, Step};
+use crate::storage::{Ownership, Storage, open_regular, parent_of};
+use crate::verify::{Severity, check_record, check_sidecars, check_size, manifest_finding, refusal, verify};
+use beside::Beside;
+use leftovers::Settled;
+
+pub use plan::{NewContent, OldDatabase, RestorePlan};
+pub use undo::{UndoOptions, plan_undo, undo};
+
+/// What an undo calls itself in errors.
+const UNDO: &str = "undo the restore of";
+
+/// How often a database that is in use is looked at again while waiting for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What to restore, and where to.
+#[derive(Clone, Debug)]
+pub struct RestoreOptions {
+    /// The database; it may be missing, its folder may not.
+    pub database: Utf8PathBuf,
+    /// The backup file, with its manifest beside it.
+    pub backup: Utf8PathBuf,
+    /// Whether the staged copy is put through SQLite's integrity check too.
+    pub deep: bool,
+    /// How long to wait for another run of ours, and for the database to be let go.
+    pub wait: Duration,
+    /// The time of the restore.
+    pub now: Timestamp,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct RestoreReport {
+    /// The database's real path.
+    pub db: Utf8PathBuf,
+    /// The file that was put in its place.
+    pub backup: Utf8PathBuf,
+    /// Where the old database is; `None` if there was none.
+    pub pre_restore: Option<Utf8PathBuf>,
+    /// Whether SQLite could open that old database; if not, no undo puts it back.
+    pub old_was_openable: bool,
+    /// Where the one that an earlier restore kept is now, if there was one.
+    pub earlier_pre_restore: Option<Utf8PathBuf>,
+    /// Sidecars of a lost database that were kept under these names.
+    pub orphans: Vec<Utf8PathBuf>,
+    /// The size of the new database.
+    pub size_bytes: u64,
+    /// BLAKE3 of what was put in place, as the manifest has it: with the header bytes of the journal mode as in the
+    /// backup.
+    pub blake3: Hex32,
+    /// How long all of it took.
+    pub duration: Duration,
+}
+
+/// Puts a verified backup in the place of a database that nobody has open.
+///
+/// When this returned `Ok`, the new database is under the path, survives a power cut, and has no stale sidecar; the old
+/// one, its uncheckpointed commits included, is complete at [`RestoreReport::pre_restore`]. After an error,
+/// [`Error::target_state`] says which of the two databases is under the path.
+///
+/// # Errors
+///
+/// [`ErrorKind::Busy`] if somebody has the database open, [`ErrorKind::Damaged`] if the backup is not good,
+/// [`ErrorKind::NotFound`] without a backup or folder, [`ErrorKind::Failed`] if the system refuses.
+pub fn restore(options: &RestoreOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<RestoreReport> {
+    let start = Instant::now();
+    let beside = Beside::new(&database::resolve(&options.database)?);
+    let new = || admit_backup(&options.backup, &beside.database);
+    let run = Run { action: "restore", deep: options.deep, wait: options.wait, now: options.now, start };
+    put_in_place(&beside, new, &run, storage, observer)
+}
+
+/// What [`restore`] would do. The backup is verified in full; nothing is changed or created.
+///
+/// # Errors
+///
+/// Those of [`restore`], as far as they can be foreseen.
+pub fn plan_restore(options: &RestoreOptions, observer: &mut dyn Observer) -> Result<RestorePlan> {
+    let beside = Beside::new(&database::resolve(&options.database)?);
+    plan_only(&beside, "restore", || {
+        let new = admit_backup(&options.backup, &beside.database)?;
+        let verdict = verify(&options.backup, options.deep, observer)?;
+        match verdict.findings.iter().find(|finding| finding.severity != Severity::Warning) {
+            Some(finding) => Err(refusal(finding, "restore", &beside.database)),
+            None => Ok(new),
+        }
+    })
+}
+
+/// What all ways of putting a file in place have in common.
+struct Run {
+    action: &'static str,
+    deep: bool,
+    wait: Duration,
+    now: Timestamp,
+    start: Instant,
+}
+
+fn put_in_place(
+    beside: &Beside,
+    new: impl FnOnce() -> Result<NewContent>,
+    run: &Run,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<RestoreReport> {
+    let database = &beside.database;
+    let done = (|| {
+        observer.event(Event::Step(Step::Lock));
+        let _lock = lock(beside, run.wait, run.now, observer)?;
+        let settled = leftovers::settle_interrupted(beside, storage, observer)?;
+        if settled == Settled::Undone && run.action == UNDO {
+            // Going on would undo the restore before that one too.
+            return Err(Error::new(ErrorKind::Failed, run.action, database)
+                .because("there was an interrupted restore, which is undone now; the one before it was not touched")
+                .hint("run undo again to undo that one too"));
+        }
+        kept::clear_strays(beside, run.now, storage, observer)?;
+
+        observer.event(Event::Step(Step::Admit));
+        let owner = database::regular_file(database, None)?;
+        if owner.is_some() {
+            kept::admit_rotation(beside)?;
+            // Whoever has it open takes sidecars away by its name when they close it, and it is about to be renamed.
+            wait_for_quiet(&beside.kept(), "rename", run, observer)?;
+        }
+        let new = new()?;
+        observer.event(Event::Step(Step::Quiet));
+        let found = wait_for_quiet(database, run.action, run, observer)?;
+        let admitted = plan::admit(database, new)?;
+        refuse_unseen(&found, &admitted.plan, run.action)?;
+        if admitted.plan.ownership != admitted.plan.new.fallback && owner.is_none() {
+            observer.event(Event::Warning("the database will be yours: only root could give it back to its owner"));
+        }
+        steps::run(beside, admitted, run, storage, observer)
+    })();
+    done.map_err(|e| e.within(run.action, database).target(false, "the database was not changed"))
+}
+
+fn plan_only(beside: &Beside, action: &str, new: impl FnOnce() -> Result<NewContent>) -> Result<RestorePlan> {
+    let database = &beside.database;
+    let planned = (|| {
+        if let Some(holder) = Lock::holder_of(&beside.lock())? {
+            let busy = Error::new(ErrorKind::Busy, action, database);
+            return Err(busy.because(format!("another run holds {}: {holder}", beside.lock())));
+        }
+        leftovers::refuse_interrupted(beside)?;
+        if database::regular_file(database, None)?.is_some() {
+            kept::admit_rotation(beside)?;
+            require_quiet(&beside.kept(), "rename")?;
+        }
+        let new = new()?;
+        let found = require_quiet(database, action)?;
+        let plan = plan::admit(database, new)?.plan;
+        refuse_unseen(&found, &plan, action)?;
+        Ok(plan)
+    })();
+    planned.map_err(|e| e.within(action, database).target(false, "the database was not changed"))
+}
+
+/// Takes the restore lock. The lock file goes to the owner of the database, or of its folder where that is lost.
+fn lock(beside: &Beside, wait: Duration, now: Timestamp, observer: &dyn Observer) -> Result<Lock> {
+    let owner = std::fs::symlink_metadata(&beside.database).or_else(|_| std::fs::metadata(parent_of(&beside.database)));
+    Lock::exclusive(&beside.lock(), wait, owner.ok().as_ref(), now, &observer.cancel())
+}
+
+/// For a command that works on a database but does not need it alone: brings a restore that was interrupted there to
+/// its end first, and says so. Where that cannot be done, it says that, and the command may go on.
+///
+/// # Errors
+///
+/// [`ErrorKind::Busy`] if a restore is under way; and if the interrupted one has moved a sidecar of the database away.
+pub(crate) fn settle_interrupted(
+    database: &Utf8Path,
+    wait: Duration,
+    now: Timestamp,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let beside = Beside::new(database);
+    let settled = (|| {
+        if !leftovers::are_there(&beside)? {
+            return Ok(());
+        }
+        let _lock = lock(&beside, wait, now, observer)?;
+        leftovers::settle_interrupted(&beside, storage, observer).map(|_settled| ())
+    })();
+    match settled {
+        Err(e) if matches!(e.kind(), ErrorKind::Busy | ErrorKind::Interrupted) => Err(e),
+        // Without a sidecar that the restore has moved away, the database is not complete.
+        Err(e) if leftovers::has_sidecars(&beside)? => Err(e),
+        Err(e) => {
+            let text = format!("an interrupted restore is left as it is: {}", e.message());
+            observer.event(Event::Warning(&text));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Whether a restore was interrupted there.
+pub(crate) fn is_interrupted(database: &Utf8Path) -> Result<bool> {
+    leftovers::are_there(&Beside::new(database))
+}
+
+/// The second name that an interrupted restore may have left of a database.
+pub(crate) fn second_name(database: &Utf8Path) -> Utf8PathBuf {
+    Beside::new(database).kept_new()
+}
+
+/// What the manifest says of a backup, if that is enough to begin: the content is hashed after it was staged.
+fn admit_backup(backup: &Utf8Path, database: &Utf8Path) -> Result<NewContent> {
+    if database::is_reserved(database, &database::resolve(backup)?) {
+        return Err(Error::new(ErrorKind::Usage, "restore", database)
+            .because(format!("{backup} is the database itself, or a file that a restore uses"))
+            .hint("engram-restore undo puts .pre-restore back"));
+    }
+    let manifest = read_manifest(backup).map_err(|problem| match problem {
+        ManifestProblem::Missing => problem.into_error(backup),
+        ManifestProblem::Unreadable(_) | ManifestProblem::Invalid(_) => {
+            refusal(&manifest_finding(backup, &problem), "restore", database)
+        }
+    })?;
+    let file = open_regular(backup).map_err(|e| {
+        let missing = e.kind() == std::io::ErrorKind::NotFound;
+        let error = Error::io("open the backup", backup, e);
+        if missing { error.with_kind(ErrorKind::NotFound) } else { error }
+    })?;
+    let size_bytes = file.metadata().map_err(|e| Error::io("look at", backup, e))?.len();
+    let mut findings = check_size(backup, size_bytes, &manifest).into_iter();
+    let mut findings = findings.by_ref().chain(check_sidecars(backup)).chain(check_record(backup, &manifest));
+    if let Some(finding) = findings.next() {
+        return Err(refusal(&finding, "restore", database));
+    }
+    Ok(content_of(backup, &manifest))
+}
+
+fn content_of(backup: &Utf8Path, manifest: &Manifest) -> NewContent {
+    let source = &manifest.source;
+    NewContent {
+        path: backup.to_owned(),
+        size_bytes: manifest.file.size_bytes,
+        blake3: Some(manifest.file.blake3),
+        journal_mode: manifest.database.journal_mode,
+        fallback: Ownership { uid: source.uid, gid: source.gid, mode: source.mode },
+        sidecars: Vec::new(),
+    }
+}
+
+/// What could not be seen does not count as quiet. In WAL mode the fold finds any connection without seeing it; in
+/// rollback mode an idle one holds no lock at all.
+fn refuse_unseen(found: &Look, plan: &RestorePlan, action: &str) -> Result<()> {
+    let OldDatabase::Present { journal_mode, .. } = plan.old else { return Ok(()) };
+    match &found.unseen {
+        Some(unseen) if journal_mode != Some(JournalMode::Wal) => {
+            Err(Error::new(ErrorKind::Inconclusive, action, &plan.db)
+                .because(format!("whether somebody has it open could not be seen: {unseen}"))
+                .hint("run this as root or as the owner of the database, on the machine that uses it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn require_quiet(database: &Utf8Path, action: &str) -> Result<Look> {
+    let found = look(database)?;
+    if found.is_quiet() { Ok(found) } else { Err(busy_error(&found, action, database)) }
+}
+
+/// The first look: probes only. It must come before SQLite opens the file in this process.
+fn wait_for_quiet(database: &Utf8Path, action: &str, run: &Run, observer: &mut dyn Observer) -> Result<Look> {
+    let cancel = observer.cancel();
+    loop {
+        cancel.check(action, database)?;
+        match require_quiet(database, action) {
+            Err(e) if e.kind() == ErrorKind::Busy && run.start.elapsed() < run.wait => std::thread::sleep(LOOK_AGAIN),
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Putting the database that the last restore kept aside back: the same steps with `.pre-restore` as the source. The
+//! present database is kept aside in turn, so that an undo can be undone.
+
+use std::fs::Metadata;
+use std::time::{Duration, Instant};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+
+use super::beside::Beside;
+use super::kept::KeptInfo;
+use super::plan::{NewContent, RestorePlan};
+use super::{RestoreReport, Run, UNDO, leftovers, plan_only, put_in_place, require_quiet};
+use crate::database::{self, is_there, regular_file, sidecars_there};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{Header, JournalMode};
+use crate::observe::Observer;
+use crate::storage::{Ownership, Storage, open_regular};
+
+/// What to undo.
+#[derive(Clone, Debug)]
+pub struct UndoOptions {
+    /// The database.
+    pub database: Utf8PathBuf,
+    /// How long to wait for another run of ours, and for the database to be let go.
+    pub wait: Duration,
+    /// The time of the undo.
+    pub now: Timestamp,
+}
+
+/// Puts `.pre-restore` back in the database's place. What survives and what errors mean is as for
+/// [`super::restore()`].
+///
+/// The database that was kept comes back as it was, damaged or not; only one that SQLite cannot open is refused.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`] if there is no `.pre-restore`; [`ErrorKind::Damaged`] if SQLite cannot open it, with what to
+/// do by hand; otherwise as for a restore.
+pub fn undo(options: &UndoOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<RestoreReport> {
+    let start = Instant::now();
+    let beside = Beside::new(&database::resolve(&options.database)?);
+    if !is_there(&beside.lock())? && !leftovers::are_there(&beside)? {
+        // Before a lock file is made for nothing.
+        kept_main(&beside)?;
+    }
+    let run = Run { action: UNDO, deep: false, wait: options.wait, now: options.now, start };
+    put_in_place(&beside, || kept_content(&beside), &run, storage, observer)
+}
+
+/// What [`undo`] would do. Nothing is changed or created.
+///
+/// # Errors
+///
+/// Those of [`undo`], as far as they can be foreseen.
+pub fn plan_undo(options: &UndoOptions) -> Result<RestorePlan> {
+    let beside = Beside::new(&database::resolve(&options.database)?);
+    plan_only(&beside, UNDO, || kept_content(&beside))
+}
+
+/// The metadata of the kept database.
+fn kept_main(beside: &Beside) -> Result<Metadata> {
+    let kept = beside.kept();
+    regular_file(&kept, None)?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, "find", &kept)
+            .because("no restore has kept a database there")
+            .hint("restore a backup instead: engram-restore list shows what there is")
+    })
+}
+
+fn kept_content(beside: &Beside) -> Result<NewContent> {
+    let (kept, metadata) = (beside.kept(), kept_main(beside)?);
+    // Whoever has it open may be writing into it.
+    require_quiet(&kept, "read")?;
+    let info = KeptInfo::read(&kept)?;
+    if info.as_ref().is_some_and(|info| !info.openable) {
+        let refused = Error::new(ErrorKind::Damaged, "open", &kept);
+        return Err(refused.because("it could not be opened when it was kept").hint(BY_HAND));
+    }
+    let sidecars: Vec<_> = sidecars_there(&kept)?.into_iter().filter(|path| !path.as_str().ends_with("-shm")).collect();
+    // With a sidecar, only folding the staged copy tells.
+    if sidecars.is_empty() {
+        require_openable(&kept)?;
+    }
+    let journal_mode = info.and_then(|info| info.journal_mode);
+    Ok(NewContent {
+        path: kept,
+        size_bytes: metadata.len(),
+        blake3: None,
+        journal_mode: journal_mode.unwrap_or(JournalMode::Rollback),
+        fallback: Ownership::of(&metadata),
+        sidecars,
+    })
+}
+
+/// What to do with a kept database that SQLite cannot open.
+pub(super) const BY_HAND: &str = "to have it back all the same: stop whatever uses the database, move the database away \
+                                  with its sidecars, and copy the kept file with those beside it in its place by hand";
+
+/// What no application could open is not put back by a program.
+fn require_openable(kept: &Utf8Path) -> Result<()> {
+    let header = open_regular(kept).and_then(|file| Header::read(&file));
+    let header = header.map_err(|e| Error::io("read", kept, e))?;
+    header.map(|_header| ()).map_err(|e| {
+        Error::new(ErrorKind::Damaged, "open", kept).because(e).hint(
+            "to have it back all the same: stop whatever uses the database, move the database away with its \
+                   sidecars, and copy this file with those beside it in its place, by hand",
+        )
+    })
+}

@@ -1,0 +1,86 @@
+//! The only room that knows SQLite (and names rusqlite). What SQLite really does, and which tests of ours show it, is in
+//! `docs/sqlite-facts.md`.
+
+mod fold;
+mod inspect;
+mod source;
+
+use std::time::{Duration, Instant};
+
+use camino::Utf8Path;
+use rusqlite::ErrorCode;
+
+use crate::error::{Error, ErrorKind};
+
+pub(crate) use fold::{Folded, Held, fold, fold_copy, set_wal_mode};
+pub(crate) use inspect::Inspection;
+pub(crate) use source::{Copied, Source, wal_bytes};
+
+/// The version of the SQLite that is built in, such as `3.54.1`.
+#[must_use]
+pub fn version() -> &'static str {
+    rusqlite::version()
+}
+
+fn code(error: &rusqlite::Error) -> Option<ErrorCode> {
+    error.sqlite_error_code()
+}
+
+/// SQLite's words for "somebody else is using it".
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(code(error), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// SQLite's words for "this is damaged", and nothing else: I/O, permission and space are not damage.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(code(error), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// An error of SQLite as one of ours.
+fn failed(action: impl Into<String>, path: &Utf8Path, error: &rusqlite::Error) -> Error {
+    let kind = if is_busy(error) {
+        ErrorKind::Busy
+    } else if is_damage(error) {
+        ErrorKind::Damaged
+    } else if code(error) == Some(ErrorCode::OperationInterrupted) {
+        ErrorKind::Interrupted
+    } else {
+        ErrorKind::Failed
+    };
+    let failed = Error::new(kind, action, path).because(words(error));
+    match code(error) {
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => failed
+            .hint("SQLite must be able to write beside a database in WAL mode: may this user write to its folder?"),
+        Some(_) | None => failed,
+    }
+}
+
+/// SQLite's own sentence, which [`rusqlite::Error`] shows twice over.
+fn words(error: &rusqlite::Error) -> String {
+    if let rusqlite::Error::SqliteFailure(code, Some(sentence)) = error {
+        return format!("{sentence} (SQLite error {})", code.extended_code);
+    }
+    error.to_string()
+}
+
+/// Tries again while SQLite says busy or locked, for at most `limit`: some of its busy answers never reach its own busy
+/// handler.
+fn retry_busy<T>(limit: Duration, mut act: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let start = Instant::now();
+    loop {
+        match act() {
+            Err(e) if is_busy(&e) && start.elapsed() + PAUSE < limit => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Older ones can corrupt a database when a WAL is reset, and it is ours that folds WALs.
+    #[test]
+    fn built_in_sqlite_has_no_wal_reset_bug() {
+        assert!(rusqlite::version_number() >= 3_051_003, "{}", super::version());
+    }
+}

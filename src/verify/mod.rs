@@ -1,0 +1,268 @@
+//! Checking backups against their manifests.
+//!
+//! Damage is an answer: [`verify`] returns findings, and an error only if the caller asked to stop. What could not be
+//! looked at is *inconclusive*, never damage and never a pass. What a pass does not prove is in `docs/manifest.md`.
+
+mod findings;
+mod locate;
+
+use std::fs::File;
+use std::io;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Serialize;
+
+use crate::archive::{ManifestProblem, read_manifest};
+use crate::database::sidecars_there;
+use crate::digest::{Digest, digest_file};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{Hex32, Manifest, ManifestError};
+use crate::observe::{Event, Observer, Step};
+use crate::sqlite::Inspection;
+use crate::storage::open_regular;
+
+pub use findings::{Code, DamagedRange, Finding, Severity, Verdict};
+
+/// What was found out about one backup.
+#[derive(Clone, Debug, Serialize)]
+pub struct BackupVerdict {
+    /// The backup file.
+    pub backup: Utf8PathBuf,
+    /// The worst of the findings.
+    pub verdict: Verdict,
+    /// Everything found; empty, or warnings only, for a pass.
+    pub findings: Vec<Finding>,
+}
+
+/// Checks one backup: its manifest, then the file against it; with `deep`, SQLite's integrity check runs again.
+///
+/// Nothing is changed, and nothing is created beside the file.
+///
+/// # Errors
+///
+/// Only [`ErrorKind::Interrupted`] and bugs of ours: whatever is wrong with the backup is a finding.
+pub fn verify(backup: &Utf8Path, deep: bool, observer: &mut dyn Observer) -> Result<BackupVerdict> {
+    let mut findings = Vec::new();
+    match read_manifest(backup) {
+        Err(problem) => findings.push(manifest_finding(backup, &problem)),
+        Ok(manifest) => check_file(backup, &manifest, deep, &mut findings, observer)?,
+    }
+    Ok(BackupVerdict { backup: backup.to_owned(), verdict: Verdict::of(&findings), findings })
+}
+
+/// The first of these backups, newest first, that verifies; and what was found out about those passed over.
+///
+/// # Errors
+///
+/// [`ErrorKind::Damaged`] if none does.
+pub fn first_good(
+    candidates: &[Utf8PathBuf],
+    observer: &mut dyn Observer,
+) -> Result<(Utf8PathBuf, Vec<BackupVerdict>)> {
+    let mut passed_over = Vec::new();
+    for candidate in candidates {
+        let verdict = verify(candidate, false, observer)?;
+        if verdict.verdict == Verdict::Pass {
+            return Ok((candidate.clone(), passed_over));
+        }
+        passed_over.push(verdict);
+    }
+    Err(none_good(&passed_over))
+}
+
+/// The error for who needs a good backup, where none of these is.
+#[must_use]
+pub fn none_good(verdicts: &[BackupVerdict]) -> Error {
+    let any_damaged = verdicts.iter().any(|verdict| verdict.verdict == Verdict::Fail);
+    let kind = if any_damaged { ErrorKind::Damaged } else { ErrorKind::Inconclusive };
+    let newest = verdicts.first();
+    let finding = newest.and_then(|verdict| verdict.findings.first()).map_or("", |finding| finding.message.as_str());
+    Error::new(kind, "find a good backup: the newest is", newest.map_or("".into(), |verdict| verdict.backup.as_path()))
+        .because(format!("{finding}; none of {} verifies", verdicts.len()))
+        .hint("see what is wrong with each of them with: engram-restore verify --all; or name another backup yourself")
+}
+
+/// Why there is no manifest to act on.
+pub(crate) fn manifest_finding(backup: &Utf8Path, problem: &ManifestProblem) -> Finding {
+    let code = match problem {
+        ManifestProblem::Missing => Code::ManifestMissing,
+        ManifestProblem::Unreadable(_) => Code::ManifestUnreadable,
+        ManifestProblem::Invalid(ManifestError::NewerVersion { .. } | ManifestError::UnknownFeature(_)) => {
+            Code::ManifestVersion
+        }
+        ManifestProblem::Invalid(ManifestError::Torn | ManifestError::Checksum { .. }) => Code::ManifestDamaged,
+        ManifestProblem::Invalid(_) => Code::ManifestInvalid,
+    };
+    let mut message = problem.to_string();
+    let mut cause = std::error::Error::source(problem);
+    while let Some(error) = cause {
+        message.push_str(": ");
+        message.push_str(&error.to_string());
+        cause = error.source();
+    }
+    Finding::new(code, backup, message)
+}
+
+fn check_file(
+    backup: &Utf8Path,
+    manifest: &Manifest,
+    deep: bool,
+    findings: &mut Vec<Finding>,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let name = backup.file_name().unwrap_or_default();
+    if manifest.file.name != name {
+        let message = format!("the manifest was written for a file named {:?}", manifest.file.name);
+        findings.push(Finding::new(Code::NameDiffers, backup, message));
+    }
+    findings.extend(check_sidecars(backup));
+    findings.extend(check_record(backup, manifest));
+
+    let file = match open_regular(backup) {
+        Ok(file) => file,
+        Err(e) => {
+            findings.push(open_finding(backup, &e));
+            return Ok(());
+        }
+    };
+    if let Some(finding) = check_content(backup, &file, manifest, observer)? {
+        findings.push(finding);
+    }
+    if deep {
+        findings.extend(check_deep(backup, observer)?);
+    }
+    Ok(())
+}
+
+fn open_finding(backup: &Utf8Path, e: &io::Error) -> Finding {
+    let code = if e.kind() == io::ErrorKind::NotFound {
+        Code::FileMissing
+    } else if e.kind() == io::ErrorKind::InvalidInput {
+        Code::FileNotRegular
+    } else {
+        Code::FileUnreadable
+    };
+    Finding::new(code, backup, e.to_string())
+}
+
+/// A sidecar beside a backup was not there when it was hashed, and SQLite would replay it onto the file.
+pub(crate) fn check_sidecars(backup: &Utf8Path) -> Vec<Finding> {
+    match sidecars_there(backup) {
+        Ok(there) => {
+            let finding = |path: Utf8PathBuf| {
+                let message = format!("{path} lies beside it; SQLite would take it for a part of the backup");
+                Finding::new(Code::SidecarPresent, backup, message)
+            };
+            there.into_iter().map(finding).collect()
+        }
+        Err(e) => vec![Finding::new(Code::FileUnreadable, backup, e.message())],
+    }
+}
+
+/// What the manifest itself says of the file's soundness.
+pub(crate) fn check_record(backup: &Utf8Path, manifest: &Manifest) -> Option<Finding> {
+    let check = &manifest.integrity_check;
+    if check.is_ok() {
+        return None;
+    }
+    Some(if let Some(error) = &check.error {
+        let message = format!("the integrity check could not be done when the backup was taken: {error}");
+        Finding::new(Code::RecordedCheckNotDone, backup, message)
+    } else {
+        let message = format!("the integrity check failed when the backup was taken: {}", check.rows.join("; "));
+        Finding::new(Code::RecordedCheckFailed, backup, message)
+    })
+}
+
+/// Size and hash of the file against the manifest.
+fn check_content(
+    backup: &Utf8Path,
+    file: &File,
+    manifest: &Manifest,
+    observer: &mut dyn Observer,
+) -> Result<Option<Finding>> {
+    let total = match file.metadata() {
+        Ok(metadata) => metadata.len(),
+        Err(e) => return Ok(Some(Finding::new(Code::FileUnreadable, backup, e.to_string()))),
+    };
+    if let Some(finding) = check_size(backup, total, manifest) {
+        return Ok(Some(finding));
+    }
+    observer.event(Event::Step(Step::Hash));
+    let cancel = observer.cancel();
+    let digest = digest_file(file, backup, None, &mut |done| {
+        observer.event(Event::Bytes { done, total });
+        cancel.check("verify", backup)
+    });
+    match digest {
+        Ok(digest) => Ok(compare(backup, &digest, manifest, observer)),
+        Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::Internal) => Err(e),
+        Err(e) => Ok(Some(Finding::new(Code::FileUnreadable, backup, e.message()))),
+    }
+}
+
+/// The file's size against the manifest.
+pub(crate) fn check_size(backup: &Utf8Path, size_bytes: u64, manifest: &Manifest) -> Option<Finding> {
+    let recorded = manifest.file.size_bytes;
+    (size_bytes != recorded).then(|| {
+        let what = if size_bytes < recorded { "is cut short" } else { "has grown" };
+        let message = format!("the file {what}: it has {size_bytes} bytes, the manifest says {recorded}");
+        Finding::new(Code::SizeMismatch, backup, message)
+    })
+}
+
+/// A digest against the manifest, with the damage located as closely as the chunk list tells.
+pub(crate) fn compare(
+    backup: &Utf8Path,
+    digest: &Digest,
+    manifest: &Manifest,
+    observer: &mut dyn Observer,
+) -> Option<Finding> {
+    let found = Hex32(*digest.blake3.as_bytes());
+    let recorded = manifest.file.blake3;
+    if found == recorded && digest.size_bytes == manifest.file.size_bytes {
+        return None;
+    }
+    let damaged = locate::damaged_ranges(digest, manifest);
+    let tables = locate::owners(backup, &damaged, &observer.cancel());
+    let mut message = format!("the file's hash is {found}, the manifest says {recorded}");
+    if !damaged.is_empty() {
+        message.push_str(": ");
+        message.push_str(&damaged.iter().map(DamagedRange::to_string).collect::<Vec<_>>().join(", "));
+    }
+    if !tables.is_empty() {
+        message.push_str("; there lie pages of ");
+        message.push_str(&tables.join(", "));
+    }
+    Some(Finding { damaged, tables, ..Finding::new(Code::HashMismatch, backup, message) })
+}
+
+fn check_deep(backup: &Utf8Path, observer: &mut dyn Observer) -> Result<Option<Finding>> {
+    observer.event(Event::Step(Step::Check));
+    let outcome = Inspection::open(backup, &observer.cancel()).and_then(|inspection| inspection.integrity_check());
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
+        Err(e) => return Ok(Some(Finding::new(Code::DeepCheckNotDone, backup, e.message()))),
+    };
+    Ok(match outcome.error {
+        Some(error) => Some(Finding::new(Code::DeepCheckNotDone, backup, error)),
+        None if outcome.rows == ["ok"] => None,
+        None => {
+            let message = format!("the integrity check failed: {}", outcome.rows.join("; "));
+            Some(Finding::new(Code::DeepCheckFailed, backup, message))
+        }
+    })
+}
+
+/// Refuses a backup because of a finding, in the words of the operation that wanted it.
+pub(crate) fn refusal(finding: &Finding, action: &str, path: &Utf8Path) -> Error {
+    let kind = match finding.severity {
+        Severity::Error => ErrorKind::Damaged,
+        Severity::Inconclusive | Severity::Warning => ErrorKind::Inconclusive,
+    };
+    let name = finding.backup.file_name().unwrap_or(finding.backup.as_str());
+    Error::new(kind, action, path)
+        .because(format!("{} {name}: {}", finding.code, finding.message))
+        .hint("take the newest good one with: engram-restore restore latest-good")
+}

@@ -1,0 +1,53 @@
+//! The project's own chores, in Rust instead of shell: `cargo xtask --help` lists them.
+
+mod ci;
+mod sample;
+mod source;
+mod tidy;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use camino::Utf8PathBuf;
+use clap::Parser;
+
+/// A chore fails with a sentence; nobody reads its error as data.
+type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about)]
+enum Chore {
+    /// Run every check that CI runs, stopping at the first that fails.
+    Ci,
+    /// Create a database of engram's shape.
+    Sample(sample::Options),
+    /// The writer that `sample --hot` kills.
+    #[command(hide = true)]
+    SampleWriter(sample::WriterOptions),
+    /// Check the house rules over the text of src/.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let done = match Chore::parse() {
+        Chore::Ci => root().and_then(|root| ci::run(&root)),
+        Chore::Sample(options) => sample::run(&options),
+        Chore::SampleWriter(options) => sample::write_until_killed(&options),
+        Chore::Tidy => root().and_then(|root| tidy::run(&root)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the workspace, as cargo says it when it runs us: a path from compile time would be that of another
+/// clone where `target/` was copied.
+fn root() -> Result<Utf8PathBuf> {
+    let package = std::env::var("CARGO_MANIFEST_DIR").map_err(|cause| format!("run me as `cargo xtask`: {cause}"))?;
+    let root = Utf8PathBuf::from(package).parent().map(ToOwned::to_owned);
+    Ok(root.ok_or("the package has no parent folder")?)
+}
