@@ -1,0 +1,23 @@
+//! Everything through the real binary: each command, exit status, message and JSON field.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+#[path = "../shared/content.rs"]
+mod content;
+mod craft;
+#[path = "../shared/processes.rs"]
+mod processes;
+mod support;
+
+mod backup;
+mod choose;
+mod drill;
+mod leftovers;
+mod list_show;
+mod manifest;
+mod permissions;
+mod restore;
+mod source;
+mod undo;
+mod usage;
+mod verify;

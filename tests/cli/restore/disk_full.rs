@@ -1,0 +1,139 @@
+//! Too little space, on a small file system of its own.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use engram_restore::sample::{SampleOptions, write_hot};
+
+use super::{sample, text};
+use crate::content::{Content, content, snapshot};
+use crate::processes::start;
+use crate::support::{Run, Scene, bare_command, run};
+
+/// A file system of 1 MiB in `path`; unmounted in the end.
+struct SmallDisk {
+    path: Utf8PathBuf,
+}
+
+impl SmallDisk {
+    /// `None`, with the reason printed, where nothing may be mounted.
+    fn mount(path: Utf8PathBuf) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root may mount a small file system");
+            return None;
+        }
+        fs::create_dir(&path).unwrap();
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", path.as_str()]).stderr(Stdio::null());
+        if !start(&mut command).wait().unwrap().success() {
+            println!("skipped: a small file system cannot be mounted here");
+            return None;
+        }
+        Some(Self { path })
+    }
+
+    /// Leaves `free` bytes, rounded up to whole pages.
+    fn fill(&self, free: u64) {
+        let found = rustix::fs::statvfs(self.path.as_str()).unwrap();
+        let room = found.f_bavail * found.f_frsize;
+        let filler = vec![0x11; usize::try_from(room.saturating_sub(free)).unwrap()];
+        fs::write(self.path.join("filler"), filler).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = start(Command::new("umount").args(["-l", self.path.as_str()])).wait().unwrap();
+        assert!(unmounted.success() || std::thread::panicking());
+    }
+}
+
+/// A database on a small disk, with a backup elsewhere that is larger than the room that is left.
+struct Full {
+    scene: Scene,
+    disk: SmallDisk,
+    db: Utf8PathBuf,
+    old: Content,
+}
+
+impl Full {
+    fn new(free: u64) -> Option<Self> {
+        let scene = Scene::with_rows(100);
+        scene.backup();
+        let disk = SmallDisk::mount(scene.dir.join("small"))?;
+        let db = disk.path.join("engram.db");
+        sample(&db, &SampleOptions { rows: 5, ..SampleOptions::default() });
+        write_hot(&db, 5, 2).unwrap();
+        disk.fill(free);
+        let old = content(&db);
+        Some(Self { scene, disk, db, old })
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        let mut command = bare_command(&self.scene.dir);
+        command.args(["--db", self.db.as_str(), "--archive", "backups", "--json"]).args(arguments);
+        run(&mut command)
+    }
+}
+
+#[track_caller]
+fn assert_no_room(json: &serde_json::Value) {
+    assert_eq!(json["error"]["kind"], "failed", "{json}");
+    assert_eq!(json["error"]["target_changed"], false, "{json}");
+    let message = text(&json["error"], "message");
+    assert!(message.contains("free") || message.contains("No space left"), "{message}");
+}
+
+#[test]
+fn restore_without_room_for_the_copy_changes_nothing() {
+    let Some(full) = Full::new(128 << 10) else { return };
+    let before = snapshot(&full.disk.path);
+    for more in [&[][..], &["--dry-run"]] {
+        let json = full.run(&[&["restore", "latest"], more].concat()).expect(5).json();
+        assert_no_room(&json);
+        assert_eq!(snapshot(&full.disk.path), before, "{json}");
+    }
+    assert_eq!(content(&full.db), full.old);
+}
+
+/// Not a byte is left, not even for the lock file's text.
+#[test]
+fn restore_on_a_disk_without_a_byte_changes_nothing() {
+    let Some(full) = Full::new(0) else { return };
+    let before = snapshot(&full.disk.path);
+    let json = full.run(&["restore", "latest"]).expect(5).json();
+    assert_no_room(&json);
+    assert_eq!(snapshot(&full.disk.path), before, "{json}");
+    assert_eq!(content(&full.db), full.old);
+}
+
+fn names_but_filler(dir: &Utf8Path) -> Vec<String> {
+    Scene::names(dir).into_iter().filter(|name| name != "filler").collect()
+}
+
+#[test]
+fn backup_into_a_full_folder_leaves_nothing() {
+    for free in [0, 4096, 64 << 10] {
+        let scene = Scene::with_rows(100);
+        let Some(disk) = SmallDisk::mount(scene.dir.join("small")) else { return };
+        disk.fill(free);
+        let before = crate::content::snapshot(&scene.dir);
+        for engine in ["online", "vacuum"] {
+            let arguments = ["backup", "--archive", disk.path.as_str(), "--engine", engine, "--json"];
+            let json = scene.run(&arguments).expect(5).json();
+            assert_eq!(json["error"]["kind"], "failed", "{json}");
+            assert_eq!(names_but_filler(&disk.path), [""; 0], "{engine} with {free} bytes free");
+        }
+        assert_eq!(crate::content::snapshot(&scene.dir), before);
+    }
+}
+
+/// The database's own file system is full, its WAL hot: a backup elsewhere needs no room there.
+#[test]
+fn backup_of_a_database_on_a_full_disk_works() {
+    let Some(full) = Full::new(0) else { return };
+    let json = full.run(&["backup"]).expect(0).json();
+    assert_eq!(content(Utf8Path::new(text(&json, "backup"))), full.old);
+    assert_eq!(content(&full.db), full.old);
+}

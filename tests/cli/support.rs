@@ -1,0 +1,149 @@
+//! A scratch folder with a sample database, and the binary run on it.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use engram_restore::sample::{SampleOptions, create};
+use serde_json::Value;
+
+use crate::processes::{Foreign, start};
+
+/// A temporary folder with a database in it, removed in the end.
+pub(crate) struct Scene {
+    _folder: tempfile::TempDir,
+    pub(crate) dir: Utf8PathBuf,
+    pub(crate) db: Utf8PathBuf,
+}
+
+/// What a run of the binary left.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) status: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    /// The one JSON object on standard output.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        let value: Value = serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("no JSON ({e}): {self:?}"));
+        assert_eq!(value["ok"], Value::Bool(self.status == Some(0)), "ok must be true exactly for status 0: {self:?}");
+        value
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(self, status: i32) -> Self {
+        assert_eq!(self.status, Some(status), "{self:?}");
+        self
+    }
+}
+
+impl Scene {
+    /// A folder without a database.
+    pub(crate) fn empty() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = Utf8PathBuf::from_path_buf(folder.path().canonicalize().unwrap()).unwrap();
+        let db = dir.join("engram.db");
+        Self { _folder: folder, dir, db }
+    }
+
+    /// A folder with a clean WAL database of `rows` observations.
+    pub(crate) fn with_rows(rows: u64) -> Self {
+        let scene = Self::empty();
+        create(&scene.db, &SampleOptions { rows, ..SampleOptions::default() }).unwrap();
+        scene
+    }
+
+    /// The binary with `--db` and these arguments, in an environment that leaks nothing in.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = bare_command(&self.dir);
+        command.args(["--db", self.db.as_str()]).args(arguments);
+        command
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
+        run(&mut self.command(arguments))
+    }
+
+    /// Takes a backup and returns its path.
+    #[track_caller]
+    pub(crate) fn backup(&self) -> Utf8PathBuf {
+        let json = self.run(&["backup", "--json"]).expect(0).json();
+        Utf8PathBuf::from(json["backup"].as_str().unwrap())
+    }
+
+    /// Every file name in a folder, sorted.
+    pub(crate) fn names(dir: &Utf8Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            dir.read_dir_utf8().unwrap().map(|entry| entry.unwrap().file_name().to_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// The binary in `dir`, with neither arguments nor an environment of ours.
+pub(crate) fn bare_command(dir: &Utf8Path) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("engram-restore"));
+    command.current_dir(dir).env_clear().env("HOME", dir).env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+    command
+}
+
+pub(crate) fn run(command: &mut Command) -> Run {
+    let child = start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let output = child.wait_with_output().unwrap();
+    Run {
+        status: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Asks again and again until the answer is yes; fails after a minute.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(60), "waited a minute until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+impl Foreign {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+/// A foreign process that commits to a sample database until it is dropped (by SIGKILL).
+pub(crate) struct ForeignWriter(pub(crate) Child);
+
+impl ForeignWriter {
+    /// Returns once its first row is committed.
+    pub(crate) fn start(db: &Utf8Path, per_second: u64) -> Self {
+        use std::io::BufRead as _;
+        let mut child = start(
+            Command::new(assert_cmd::cargo::cargo_bin!("engram-restore"))
+                .args(["sample-writer", db.as_str(), "--per-second", &per_second.to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped()),
+        );
+        let mut line = String::new();
+        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for ForeignWriter {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
