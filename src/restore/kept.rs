@@ -46,7 +46,8 @@ pub(super) struct Kept {
     pub(super) earlier: Option<Utf8PathBuf>,
 }
 
-fn companion(kept: &Utf8Path, suffix: &str) -> Utf8PathBuf {
+/// What lies beside a kept database under its name and this suffix.
+pub(super) fn companion(kept: &Utf8Path, suffix: &str) -> Utf8PathBuf {
     Utf8PathBuf::from(format!("{kept}{suffix}"))
 }
 

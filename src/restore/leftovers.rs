@@ -12,7 +12,7 @@
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::beside::{Beside, KEPT_INFO};
-use super::kept::{KeptInfo, discard_new, rotate};
+use super::kept::{KeptInfo, companion, discard_new, rotate};
 use crate::database::is_there;
 use crate::digest::digest_file;
 use crate::error::{Error, ErrorKind, Result};
@@ -99,7 +99,7 @@ pub(super) fn are_there(beside: &Beside) -> Result<bool> {
 /// Whether sidecars of a database that could not be opened were kept aside.
 pub(super) fn has_sidecars(beside: &Beside) -> Result<bool> {
     let new = beside.kept_new();
-    Ok(is_there(format!("{new}-wal").as_str().into())? || is_there(format!("{new}-journal").as_str().into())?)
+    Ok(is_there(&companion(&new, "-wal"))? || is_there(&companion(&new, "-journal"))?)
 }
 
 /// For who only looks: an interrupted restore is reported, not touched.
@@ -120,7 +120,6 @@ fn find(beside: &Beside) -> Result<Leftovers> {
     if is_there(&beside.intent())? {
         return Ok(Leftovers::Unexplained);
     }
-    let companion = |suffix: &str| is_there(format!("{new}{suffix}").as_str().into());
     let sidecars = has_sidecars(beside)?;
     let staged = is_there(&beside.staged())?;
     let kept = beside.kept();
@@ -130,8 +129,8 @@ fn find(beside: &Beside) -> Result<Leftovers> {
         if sidecars {
             return Ok(Leftovers::Unexplained);
         }
-        let awaited = !staged && is_there(&kept)? && !is_there(format!("{kept}{KEPT_INFO}").as_str().into())?;
-        return Ok(match (companion(KEPT_INFO)?, awaited && has_note) {
+        let awaited = !staged && is_there(&kept)? && !is_there(&companion(&kept, KEPT_INFO))?;
+        return Ok(match (is_there(&companion(&new, KEPT_INFO))?, awaited && has_note) {
             (false, _) => Leftovers::Nothing,
             (true, true) => Leftovers::Committed,
             (true, false) => Leftovers::LoneNote,
@@ -172,7 +171,7 @@ fn is_equal(live: &Utf8Path, new: &Utf8Path) -> Result<bool> {
 fn unexplained(beside: &Beside) -> Error {
     let new = beside.kept_new();
     let names = [beside.intent(), beside.staged(), new.clone()].into_iter();
-    let names = names.chain(["-wal", "-journal", KEPT_INFO].map(|suffix| format!("{new}{suffix}").into()));
+    let names = names.chain(["-wal", "-journal", KEPT_INFO].map(|suffix| companion(&new, suffix)));
     let found: Vec<_> = names.filter(|path| is_there(path).unwrap_or(true)).map(Utf8PathBuf::into_string).collect();
     Error::new(ErrorKind::Failed, "tell what an interrupted restore left beside", &beside.database)
         .because(format!("found {}", found.join(", ")))

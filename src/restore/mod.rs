@@ -257,9 +257,8 @@ fn admit_backup(backup: &Utf8Path, database: &Utf8Path) -> Result<NewContent> {
         if missing { error.with_kind(ErrorKind::NotFound) } else { error }
     })?;
     let size_bytes = file.metadata().map_err(|e| Error::io("look at", backup, e))?.len();
-    let mut findings = check_size(backup, size_bytes, &manifest).into_iter();
-    let mut findings = findings.by_ref().chain(check_sidecars(backup)).chain(check_record(backup, &manifest));
-    if let Some(finding) = findings.next() {
+    let wrong_size = check_size(backup, size_bytes, &manifest).into_iter();
+    if let Some(finding) = wrong_size.chain(check_sidecars(backup)).chain(check_record(backup, &manifest)).next() {
         return Err(refusal(&finding, "restore", database));
     }
     Ok(content_of(backup, &manifest))

@@ -14,6 +14,7 @@ use std::io;
 use camino::Utf8Path;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::database::sidecars_there;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::Cancel;
 use rows::{ROWS_PER_CHUNK, ROWS_PER_SESSION, Rows};
@@ -80,11 +81,8 @@ pub(crate) fn create_unless(path: &Utf8Path, options: &SampleOptions, cancel: &C
     let rows =
         i64::try_from(options.rows).map_err(|cause| Error::new(ErrorKind::Usage, ACTION, path).because(cause))?;
     // SQLite would delete a `-wal` that lies beside an empty main file, and somebody's commits with it.
-    for suffix in ["-wal", "-shm", "-journal"] {
-        let sidecar = format!("{path}{suffix}");
-        if Utf8Path::new(&sidecar).try_exists().map_err(|cause| Error::io("look for", &sidecar, cause))? {
-            return Err(refused("a sidecar of that name exists"));
-        }
+    if !sidecars_there(path)?.is_empty() {
+        return Err(refused("a sidecar of that name exists"));
     }
     match File::create_new(path) {
         Ok(_) => {}
