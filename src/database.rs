@@ -13,6 +13,9 @@ use crate::storage::parent_of;
 /// What SQLite appends to a database's own path, never in place of its extension.
 pub(crate) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
+/// How what a restore puts behind a database's name begins.
+const OUR_SUFFIXES: [&str; 3] = [".restore-", ".pre-restore", ".orphan-"];
+
 /// The path of a database's sidecar.
 #[must_use]
 pub(crate) fn sidecar(database: &Utf8Path, suffix: &str) -> Utf8PathBuf {
@@ -42,8 +45,21 @@ pub(crate) fn sidecars_there(database: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
 /// Whether a path is one that SQLite or a restore uses for itself beside `database`: no place for a backup.
 pub(crate) fn is_reserved(database: &Utf8Path, path: &Utf8Path) -> bool {
     let Some(suffix) = path.as_str().strip_prefix(database.as_str()) else { return false };
-    let ours = [".restore-", ".pre-restore", ".orphan-"];
-    suffix.is_empty() || SIDECARS.contains(&suffix) || ours.iter().any(|ours| suffix.starts_with(ours))
+    suffix.is_empty() || SIDECARS.contains(&suffix) || OUR_SUFFIXES.iter().any(|ours| suffix.starts_with(ours))
+}
+
+/// Refuses to change a database under a name that SQLite or a restore uses beside another one: it would be taken for
+/// a part of that.
+pub(crate) fn require_own_name(database: &Utf8Path) -> Result<()> {
+    let name = database.file_name().unwrap_or_default();
+    let taken = SIDECARS.iter().any(|suffix| name.ends_with(suffix))
+        || OUR_SUFFIXES.iter().any(|ours| name.find(ours).is_some_and(|at| at > 0));
+    if taken {
+        return Err(Error::new(ErrorKind::Usage, "use", database)
+            .because("SQLite or a restore uses a file of that name beside another database")
+            .hint("say the database itself, or give this one another name"));
+    }
+    Ok(())
 }
 
 /// Which file it is, whatever its name is now: bind mounts, renames, further hard links and removal do not change it.
@@ -78,6 +94,15 @@ impl FileIdentity {
     /// If the system cannot say.
     pub fn of_file(file: &File) -> io::Result<Self> {
         file.metadata().map(|metadata| Self::of_metadata(&metadata))
+    }
+}
+
+/// Which file a name itself stands for (a symlink for itself); `None` if there is none. Not being able to tell is an error.
+pub(crate) fn identity_of_name(path: &Utf8Path) -> Result<Option<FileIdentity>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(FileIdentity::of_metadata(&metadata))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::InvalidFilename => Ok(None),
+        Err(e) => Err(Error::io("look at", path, e)),
     }
 }
 

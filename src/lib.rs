@@ -1,7 +1,7 @@
 //! Crash-safe backup, verify and restore for SQLite databases.
 //!
 //! ```text
-//! live.db --snapshot--> partial file --check, sync, hash--> NAME.db, then NAME.db.manifest.json
+//! live.db --snapshot--> partial file --check, hash, sync--> NAME.db, then NAME.db.manifest.json
 //!                                              (the manifest comes last: without it there is no backup)
 //! NAME.db --verify--> findings
 //! NAME.db --stage, hash again--> live.db.restore-staged --COMMIT (one rename)--> live.db
@@ -20,6 +20,8 @@
 //! | checking one | [`verify()`], [`BackupVerdict`], [`Verdict`], [`Finding`], [`Code`], [`Severity`] |
 //! | putting one in place | [`restore()`], [`plan_restore()`], [`RestoreOptions`], [`RestorePlan`], [`RestoreReport`] |
 //! | taking that back | [`undo()`], [`plan_undo()`], [`UndoOptions`] |
+//! | after a crash | [`recover()`], [`plan_recover()`], [`restore_state()`], [`RecoverOptions`], [`RecoverOutcome`], [`RestoreState`], [`InterruptedRestore`] |
+//! | the health at one look | [`status()`], [`StatusOptions`], [`StatusReport`] |
 //! | rehearsing | [`drill_sample()`], [`DrillOptions`], [`WriterCommand`], [`DrillReport`] |
 //! | progress, stopping | [`Observer`], [`Event`], [`Step`], [`Quiet`], [`Cancel`] |
 //! | failures | [`Error`], [`ErrorKind`], [`TargetState`], [`Result`] |
@@ -73,18 +75,26 @@ pub mod header;
 pub mod holders;
 mod lock;
 pub mod manifest;
+mod medium;
 mod observe;
+mod recover;
 mod restore;
 pub mod sample;
 pub mod sqlite;
+mod status;
 pub mod storage;
 mod verify;
 pub use backup::{BackupOptions, BackupPlan, BackupReport, Destination, Engine, backup, plan_backup};
 pub use drill::{DrillOptions, DrillReport, ScenarioReport, StepReport, WriterCommand, drill_sample};
 pub use error::{Error, ErrorKind, Result, TargetState};
 pub use observe::{Cancel, Event, Observer, Quiet, Step};
+pub use recover::{
+    InterruptedRestore, RecoverOptions, RecoverOutcome, RecoverReport, RestoreState, plan_recover, recover,
+    restore_state,
+};
 pub use restore::{
     NewContent, OldDatabase, RestoreOptions, RestorePlan, RestoreReport, UndoOptions, plan_restore, plan_undo, restore,
     undo,
 };
+pub use status::{StatusOptions, StatusReport, status};
 pub use verify::{BackupVerdict, Code, DamagedRange, Finding, Severity, Verdict, first_good, none_good, verify};

@@ -78,7 +78,10 @@ impl Lock {
     pub(crate) fn holder_of(path: &Utf8Path) -> Result<Option<String>> {
         let file = match options().open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A name that is too long names nothing.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename) => {
+                return Ok(None);
+            }
             Err(error) => return Err(Error::io("open the lock file", path, error)),
         };
         match fs2::FileExt::try_lock_shared(&file) {

@@ -1,7 +1,7 @@
 //! Taking a backup of a live database.
 //!
 //! ```text
-//! live.db --snapshot--> partial file --self-contained, checked, synced, hashed--> NAME.db --> NAME.db.manifest.json
+//! live.db --snapshot--> partial file --self-contained, checked, hashed, synced--> NAME.db --> NAME.db.manifest.json
 //! ```
 //!
 //! The commit point is the rename of the manifest: a backup exists when its manifest does. Before it, there is a
@@ -28,7 +28,7 @@ use crate::manifest::{
     self, DatabaseRecord, FORMAT, FileRecord, IntegrityRecord, Manifest, SourceRecord, TableRecord, VERSION,
 };
 use crate::observe::{Event, Observer, Step};
-use crate::restore;
+use crate::recover::{self, Beside};
 use crate::sqlite::{self, Copied, Inspection, Source, wal_bytes};
 use crate::storage::{NamedFile, Ownership, Storage, publish};
 pub use destination::Destination;
@@ -110,7 +110,7 @@ pub fn backup(options: &BackupOptions, storage: &Storage, observer: &mut dyn Obs
     let start = Instant::now();
     check_label(options.label.as_deref(), &options.database)?;
     let database = database::resolve(&options.database)?;
-    restore::settle_interrupted(&database, options.busy_limit, options.now, storage, observer)?;
+    recover::settle_before(&database, options.busy_limit, options.now, storage, observer)?;
     let ownership = admit(&database)?;
     find_destination(options, &database)?;
     if let Destination::Archive(folder) = &options.destination {
@@ -123,7 +123,7 @@ pub fn backup(options: &BackupOptions, storage: &Storage, observer: &mut dyn Obs
     let wal_bytes_before = wal_bytes(&database)?.unwrap_or(0);
     let partial = Partial::create(&folder, storage)?;
     let made = (|| {
-        let copied = copy(options, &database, &partial.file, observer)?;
+        let copied = copy(options, &database, &partial.file, storage, observer)?;
         let wal_bytes_after = wal_bytes(&database)?.unwrap_or(0);
         let file = finish(&partial.file, &copied, storage, observer)?;
         observer.cancel().check("back up", &database)?;
@@ -180,7 +180,7 @@ pub fn plan_backup(options: &BackupOptions) -> Result<BackupPlan> {
         engine: options.engine.name(),
         source_bytes: main + wal_bytes(&database)?.unwrap_or(0),
         sweep: if is_there(&folder)? { partial::leftovers(&folder)? } else { Vec::new() },
-        settles_restore: restore::is_interrupted(&database)?,
+        settles_restore: recover::is_interrupted(&Beside::new(&database))?,
         db: database,
     })
 }
@@ -196,7 +196,7 @@ fn check_label(label: Option<&str>, database: &Utf8Path) -> Result<()> {
 
 /// What can be said of the database without opening it: an empty file with a WAL would lose that by being opened.
 fn admit(database: &Utf8Path) -> Result<Ownership> {
-    let Some(metadata) = database::regular_file(database, Some(&restore::second_name(database)))? else {
+    let Some(metadata) = database::regular_file(database, Some(&Beside::new(database).kept_new()))? else {
         return Err(Error::new(ErrorKind::NotFound, "back up", database).because("there is no such file"));
     };
     if metadata.len() == 0 {
@@ -207,20 +207,31 @@ fn admit(database: &Utf8Path) -> Result<Ownership> {
     Ok(Ownership::of(&metadata))
 }
 
-fn copy(options: &BackupOptions, database: &Utf8Path, into: &NamedFile, observer: &mut dyn Observer) -> Result<Copied> {
+fn copy(
+    options: &BackupOptions,
+    database: &Utf8Path,
+    into: &NamedFile,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<Copied> {
     observer.event(Event::Step(Step::Copy));
     let identity = || FileIdentity::of_path(database).map_err(|e| Error::io("look at", database, e));
     let before = identity()?;
-    let source = Source::open(database, options.busy_limit, &observer.cancel())?;
-    let copied = match options.engine {
-        Engine::Online => source.copy_online(&into.path, &mut |done, total| {
-            observer.event(Event::Bytes { done, total });
-            Ok(())
-        }),
-        Engine::Vacuum => source.vacuum_into(&into.path),
-    };
+    let cancel = observer.cancel();
+    let open = |port| Source::open(database, options.busy_limit, &cancel, port);
+    let source = storage.through_sqlite("open", database, open)?;
+    let copied = storage.through_sqlite("copy into", &into.path, |port| match options.engine {
+        Engine::Online => {
+            let mut progress = |done, total| {
+                observer.event(Event::Bytes { done, total });
+                Ok(())
+            };
+            source.copy_online(&into.path, &mut progress, port)
+        }
+        Engine::Vacuum => source.vacuum_into(&into.path, port),
+    });
     // Also after a failure: what our opening left beside the database must go.
-    let closed = source.close();
+    let closed = storage.through_sqlite("close", database, |port| source.close(port));
     let copied = copied?;
     closed?;
     // SQLite opens the main file and its WAL one after the other, both by name.
@@ -240,7 +251,7 @@ struct Finished {
     tables: Vec<TableRecord>,
 }
 
-/// Makes the copy one self-contained file, looks at it, makes it durable, hashes it. Every number comes from the
+/// Makes the copy one self-contained file, looks at it, hashes it; it is synced when it is published. Every number comes from the
 /// finished file: the live database is at another moment by now.
 fn finish(file: &NamedFile, copied: &Copied, storage: &Storage, observer: &mut dyn Observer) -> Result<Finished> {
     let header = read_header(file)?;
@@ -254,7 +265,6 @@ fn finish(file: &NamedFile, copied: &Copied, storage: &Storage, observer: &mut d
     observer.event(Event::Step(Step::Count));
     let tables = inspection.row_counts()?;
     drop(inspection);
-    storage.sync(file)?;
 
     observer.event(Event::Step(Step::Hash));
     let total = file.file.metadata().map_err(|e| Error::io("look at", &file.path, e))?.len();

@@ -1,7 +1,9 @@
 //! The command line's grammar.
 
+use std::ffi::OsString;
+
 use camino::Utf8PathBuf;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// Crash-safe backup, verify and restore for SQLite databases.
 #[derive(Debug, Parser)]
@@ -66,13 +68,20 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Put a verified backup in the database's place
     Restore(RestoreArgs),
+    /// Finish or undo a restore that was interrupted
+    Recover(RecoverArgs),
     /// Put the pre-restore database back
     Undo(UndoArgs),
+    /// One look at the health: database, newest backup, interrupted restore, who has it open
+    Status(StatusArgs),
     /// Rehearse disaster recovery on a scratch copy
     Drill(DrillArgs),
     /// The process that writes beside a drill's backup
     #[command(hide = true)]
     SampleWriter(SampleWriterArgs),
+    /// Another command, of which one file operation goes wrong
+    #[command(hide = true)]
+    Fault(FaultArgs),
 }
 
 #[derive(Args, Debug)]
@@ -159,6 +168,17 @@ pub(crate) struct RestoreArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore recover --dry-run")]
+pub(crate) struct RecoverArgs {
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How long to wait for another run
+    #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds)]
+    pub(crate) wait: std::time::Duration,
+}
+
+#[derive(Args, Debug)]
 #[command(after_help = "Example: engram-restore undo --dry-run")]
 pub(crate) struct UndoArgs {
     /// Print what would be done, and change nothing
@@ -167,6 +187,17 @@ pub(crate) struct UndoArgs {
     /// How long to wait for another run, and for the database to be let go
     #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds)]
     pub(crate) wait: std::time::Duration,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore status --max-age 26h")]
+pub(crate) struct StatusArgs {
+    /// Fail if the newest backup is older, such as 90m, 26h or 7d
+    #[arg(long, value_name = "T", value_parser = duration)]
+    pub(crate) max_age: Option<std::time::Duration>,
+    /// Also count backups of other databases
+    #[arg(long)]
+    pub(crate) any_source: bool,
 }
 
 #[derive(Args, Debug)]
@@ -187,7 +218,49 @@ pub(crate) struct SampleWriterArgs {
     pub(crate) per_second: u64,
 }
 
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("fault").args(["kill", "errno", "short_write"]).required(true)))]
+pub(crate) struct FaultArgs {
+    /// Which operation, counted from 0
+    #[arg(long, value_name = "N")]
+    pub(crate) at: usize,
+    /// The process is killed before it
+    #[arg(long)]
+    pub(crate) kill: bool,
+    /// It does not happen, and gives this error
+    #[arg(long, value_name = "ERRNO")]
+    pub(crate) errno: Option<ErrnoArg>,
+    /// If it is a write, it writes half of its bytes
+    #[arg(long)]
+    pub(crate) short_write: bool,
+    /// All after it go wrong too
+    #[arg(long, conflicts_with = "kill")]
+    pub(crate) sticky: bool,
+    /// The other command, with its options
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// As the system names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub(crate) enum ErrnoArg {
+    Eio,
+    Enospc,
+    Edquot,
+    Eacces,
+    Erofs,
+}
+
 fn seconds(text: &str) -> Result<std::time::Duration, String> {
     let seconds: f64 = text.parse().map_err(|_not_a_number| "not a number of seconds".to_owned())?;
     std::time::Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+/// A number with its unit, such as `1us`, `250ms`, `90s`, `24h` or `7d`; a day has 24 hours.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let span: jiff::Span = text.parse().map_err(|e: jiff::Error| e.to_string())?;
+    let days = jiff::SpanRelativeTo::days_are_24_hours();
+    let duration = span.to_duration(days).map_err(|e| e.to_string())?;
+    duration.try_into().map_err(|_negative: jiff::Error| "it is negative".to_owned())
 }

@@ -1,7 +1,6 @@
 //! `backup`: take a verified backup of the live database.
 
 use engram_restore::archive::manifest_path;
-use engram_restore::storage::Storage;
 use engram_restore::{BackupOptions, BackupPlan, BackupReport, Destination, Engine, Result, backup, plan_backup};
 use serde_json::{Value, json};
 
@@ -31,7 +30,7 @@ pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress)
     if args.dry_run {
         return plan_backup(&options).map(|plan| planned(&plan)).or_else(|e| Outcome::found(e, nothing_done()));
     }
-    let report = match backup(&options, &Storage::new(), progress) {
+    let report = match backup(&options, context.storage(), progress) {
         Ok(report) => report,
         Err(e) => return Outcome::found(e, nothing_done()),
     };

@@ -1,23 +1,32 @@
-//! Which database and which archive a command works on.
+//! Which database and which archive a command works on, and with which files.
 
 use std::cell::OnceCell;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use engram_restore::archive::{Scope, Selected, Selection, read_manifest, select};
-use engram_restore::{BackupVerdict, Error, ErrorKind, Event, Observer, Result, database, first_good};
+use engram_restore::storage::Storage;
+use engram_restore::{
+    BackupVerdict, Error, ErrorKind, Event, InterruptedRestore, Observer, Result, database, first_good, restore_state,
+};
 
 use super::args::Global;
 
-/// The global options, resolved as far as a command asks for them.
+/// The global options, resolved as far as a command asks for them, and the storage.
 pub(crate) struct Context {
     global: Global,
+    storage: Storage,
     database: OnceCell<Utf8PathBuf>,
 }
 
 impl Context {
     /// From the parsed command line.
-    pub(crate) fn new(global: Global) -> Self {
-        Self { global, database: OnceCell::new() }
+    pub(crate) fn new(global: Global, storage: Storage) -> Self {
+        Self { global, storage, database: OnceCell::new() }
+    }
+
+    /// What a command changes files with: the only one there is.
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// The database's path: real if its folder is there, absolute in any case.
@@ -67,6 +76,26 @@ impl Context {
             Selected::One(path) => Selected::One(absolute(&path)?),
             several @ Selected::FirstGood(_) => several,
         })
+    }
+
+    /// A restore of the database that was interrupted, for a command that only looks: said as a warning, and as it stands
+    /// in the JSON. Where all words are paths of files and nobody has named a database, there is none to look at.
+    pub(crate) fn interrupted(&self, words: &[String], observer: &mut dyn Observer) -> Option<InterruptedRestore> {
+        let is_file = |word: &String| word.contains('/') || Utf8Path::new(word).is_file();
+        let is_named = given(self.global.db.as_ref(), "ENGRAM_RESTORE_DB").is_ok_and(|named| named.is_some());
+        if !is_named && !words.is_empty() && words.iter().all(is_file) {
+            return None;
+        }
+        let found = self.database().and_then(|database| Ok(restore_state(&database)?.interrupted(&database)));
+        let text = match &found {
+            Ok(Some(interrupted)) => interrupted.message.clone(),
+            Ok(None) => return None,
+            // Nothing of it is there; whoever needs it says so.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Usage) => return None,
+            Err(e) => format!("whether a restore was interrupted could not be looked at: {}", e.message()),
+        };
+        observer.event(Event::Warning(&text));
+        found.ok().flatten()
     }
 
     /// The one backup that a word means. What `latest-good` passed over is said.

@@ -5,7 +5,6 @@ use std::io::{self, Read, Write as _};
 use std::time::Duration;
 
 use engram_restore::sample::{SampleJournal, Writer};
-use engram_restore::storage::Storage;
 use engram_restore::{DrillOptions, DrillReport, Error, Result, WriterCommand, drill_sample};
 use serde_json::{Value, json};
 
@@ -15,11 +14,11 @@ use super::exit::Exit;
 use super::output::{Outcome, printable};
 use super::progress::Progress;
 
-pub(crate) fn run(args: &DrillArgs, _context: &Context, progress: &mut Progress) -> Result<Outcome> {
+pub(crate) fn run(args: &DrillArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
     let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
     let arguments = vec!["sample-writer".to_owned()];
     let options = DrillOptions { rows: args.rows, writer: WriterCommand { program, arguments } };
-    let report = drill_sample(&options, &Storage::new(), progress)?;
+    let report = drill_sample(&options, context.storage(), progress)?;
     let exit = if report.passed() { Exit::Done } else { Exit::Damaged };
     Ok(Outcome::new(exit, json!({ "scenarios": report.scenarios }), text(&report)))
 }

@@ -54,16 +54,19 @@ impl Exit {
         }
     }
 
+    /// For one verdict.
+    pub(crate) fn of_verdict(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Pass => Self::Done,
+            Verdict::Fail => Self::Damaged,
+            Verdict::Inconclusive => Self::Inconclusive,
+        }
+    }
+
     /// For several verdicts: damage outweighs what could not be seen.
     pub(crate) fn of_verdicts(verdicts: &[BackupVerdict]) -> Self {
-        let any = |wanted| verdicts.iter().any(|verdict| verdict.verdict == wanted);
-        if any(Verdict::Fail) {
-            Self::Damaged
-        } else if any(Verdict::Inconclusive) {
-            Self::Inconclusive
-        } else {
-            Self::Done
-        }
+        let any = |wanted: &Verdict| verdicts.iter().any(|verdict| verdict.verdict == *wanted);
+        Self::of_verdict([Verdict::Fail, Verdict::Inconclusive].into_iter().find(any).unwrap_or(Verdict::Pass))
     }
 }
 

@@ -16,6 +16,7 @@ use super::progress::Progress;
 use super::show::{integrity_json, integrity_text};
 
 pub(crate) fn run(args: &ListArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
+    let interrupted = context.interrupted(&[], progress);
     let mut warn = |text: String| progress.event(Event::Warning(&text));
     let scope = context.scope(args.any_source)?;
     let mut listing = list(&context.archive()?)?;
@@ -43,11 +44,13 @@ pub(crate) fn run(args: &ListArgs, context: &Context, progress: &mut Progress) -
         "backups": backups.iter().map(|backup| entry(backup)).collect::<Vec<_>>(),
         "unreadable": unreadable.iter().map(|u| json!({"backup": u.path, "problem": u.problem.to_string()})).collect::<Vec<_>>(),
         "orphans": listing.orphans,
+        "interrupted_restore": interrupted,
     });
     Ok(Outcome::new(Exit::Done, fields, text(&backups, &listing)).essential())
 }
 
-fn entry(backup: &Backup) -> Value {
+/// A backup in `--json`.
+pub(crate) fn entry(backup: &Backup) -> Value {
     let manifest = &backup.manifest;
     json!({
         "backup": backup.path,

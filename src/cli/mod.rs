@@ -5,12 +5,15 @@ mod backup;
 mod context;
 mod drill;
 mod exit;
+mod fault;
 mod list;
 mod output;
 mod progress;
+mod recover;
 mod restore;
 mod show;
 mod signals;
+mod status;
 mod undo;
 mod verify;
 
@@ -18,7 +21,7 @@ use std::io::{self, IsTerminal};
 use std::panic;
 use std::process::ExitCode;
 
-use clap::Parser;
+use engram_restore::storage::Storage;
 use engram_restore::{Error, ErrorKind};
 use serde_json::Value;
 use tracing_subscriber::filter::LevelFilter;
@@ -26,27 +29,34 @@ use tracing_subscriber::filter::LevelFilter;
 use args::{Cli, Command, When};
 use context::Context;
 use exit::Exit;
+use fault::Refused;
 use output::{Outcome, Printer};
 use progress::Progress;
 use signals::Signals;
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(e) => return ExitCode::from(usage(&e)),
+    let words: Vec<_> = std::env::args_os().collect();
+    let (cli, fault) = match fault::parse(&words) {
+        Ok(parsed) => parsed,
+        Err(refused) => return ExitCode::from(usage(&refused)),
     };
+    let storage = fault.clone().map_or_else(Storage::new, |fault| Storage::intercepted(fault));
     let printer = Printer { json: cli.global.json, quiet: cli.global.quiet };
     set_up_output(&cli.global);
-    let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| run(cli))).unwrap_or_else(|_panic| {
+    let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| run(cli, storage))).unwrap_or_else(|_panic| {
         let error =
             Error::new(ErrorKind::Internal, "go on with", "this command").because("this is a bug of engram-restore");
         Outcome::refused(Exit::Internal, Value::Null, error.hint("please report it with the lines above"))
     });
-    ExitCode::from(printer.finish(&outcome))
+    let status = printer.finish(&outcome);
+    if let Some(fault) = fault {
+        fault::report_unreached(&fault);
+    }
+    ExitCode::from(status)
 }
 
-fn run(cli: Cli) -> Outcome {
+fn run(cli: Cli, storage: Storage) -> Outcome {
     let failed = |error: Error, signals: Option<&Signals>| {
         let exit = Exit::of_error(error.kind(), signals.and_then(Signals::received));
         Outcome::refused(exit, Value::Null, error)
@@ -61,16 +71,19 @@ fn run(cli: Cli) -> Outcome {
         When::Never => false,
     };
     let mut progress = Progress::new(bars, signals.cancel());
-    let context = Context::new(cli.global);
+    let context = Context::new(cli.global, storage);
     let done = match &cli.command {
         Command::Backup(args) => backup::run(args, &context, &mut progress),
         Command::List(args) => list::run(args, &context, &mut progress),
         Command::Show(args) => show::run(args, &context, &mut progress),
         Command::Verify(args) => verify::run(args, &context, &mut progress),
         Command::Restore(args) => restore::run(args, &context, &mut progress),
+        Command::Recover(args) => recover::run(args, &context, &mut progress),
         Command::Undo(args) => undo::run(args, &context, &mut progress),
+        Command::Status(args) => status::run(args, &context, &mut progress),
         Command::Drill(args) => drill::run(args, &context, &mut progress),
         Command::SampleWriter(args) => drill::write_sample(args),
+        Command::Fault(_) => Err(Error::new(ErrorKind::Internal, "run", "a fault without its command")),
     };
     let mut outcome = done.unwrap_or_else(|error| failed(error, Some(&signals)));
     if !progress.warnings().is_empty() {
@@ -103,10 +116,9 @@ fn set_up_output(global: &args::Global) {
 }
 
 /// Help and version are results; anything else is an error in the form that was asked for.
-fn usage(e: &clap::Error) -> u8 {
-    let wants_json = std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json");
-    if wants_json && e.use_stderr() {
-        let text = e.render().to_string();
+fn usage(Refused { error, json }: &Refused) -> u8 {
+    if *json && error.use_stderr() {
+        let text = error.render().to_string();
         let (message, hint) = text.split_once('\n').unwrap_or((&text, ""));
         let error = Error::new(ErrorKind::Usage, "understand", "the command line")
             .because(message.trim_start_matches("error: ").to_owned())
@@ -115,6 +127,6 @@ fn usage(e: &clap::Error) -> u8 {
         return Printer { json: true, quiet: false }.finish(&outcome);
     }
     // Nobody is left to tell if the terminal is gone.
-    e.print().unwrap_or_default();
-    if e.use_stderr() { Exit::Usage.status() } else { Exit::Done.status() }
+    error.print().unwrap_or_default();
+    if error.use_stderr() { Exit::Usage.status() } else { Exit::Done.status() }
 }

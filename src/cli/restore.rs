@@ -1,7 +1,6 @@
 //! `restore`: put a verified backup in the database's place.
 
 use camino::Utf8Path;
-use engram_restore::storage::Storage;
 use engram_restore::{OldDatabase, RestoreOptions, RestorePlan, RestoreReport, Result, plan_restore, restore};
 use serde_json::{Value, json};
 
@@ -27,7 +26,7 @@ pub(crate) fn run(args: &RestoreArgs, context: &Context, progress: &mut Progress
     let done = if args.dry_run {
         plan_restore(&options, progress).map(|plan| planned(&plan))
     } else {
-        restore(&options, &Storage::new(), progress).map(|report| finished(&report, "restored"))
+        restore(&options, context.storage(), progress).map(|report| finished(&report, "restored"))
     };
     done.or_else(|e| Outcome::found(e, nothing_done(&options.database, Some(&backup))))
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use camino::Utf8Path;
 use engram_restore::Result;
 use engram_restore::archive::{manifest_path, read_manifest};
 use engram_restore::manifest::{IntegrityRecord, Manifest};
@@ -14,19 +15,23 @@ use super::output::{Outcome, bytes, printable};
 use super::progress::Progress;
 
 pub(crate) fn run(args: &ShowArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
+    let interrupted = context.interrupted(std::slice::from_ref(&args.backup), progress);
+    let fields = |backup: Option<&Utf8Path>, manifest: Option<&Manifest>| {
+        json!({
+            "backup": backup, "manifest_path": backup.map(manifest_path), "manifest": manifest,
+            "interrupted_restore": interrupted,
+        })
+    };
     let backup = match context.backup(&args.backup, args.any_source, progress) {
         Ok(backup) => backup,
-        Err(e) => return Outcome::found(e, json!({ "backup": null, "manifest_path": null, "manifest": null })),
+        Err(e) => return Outcome::found(e, fields(None, None)),
     };
-    let manifest = match read_manifest(&backup) {
-        Ok(manifest) => manifest,
-        Err(problem) => {
-            let fields = json!({ "backup": backup, "manifest_path": manifest_path(&backup), "manifest": null });
-            return Outcome::found(problem.into_error(&backup), fields);
+    match read_manifest(&backup) {
+        Ok(manifest) => {
+            Ok(Outcome::new(Exit::Done, fields(Some(&backup), Some(&manifest)), text(&manifest)).essential())
         }
-    };
-    let fields = json!({ "backup": backup, "manifest_path": manifest_path(&backup), "manifest": manifest });
-    Ok(Outcome::new(Exit::Done, fields, text(&manifest)).essential())
+        Err(problem) => Outcome::found(problem.into_error(&backup), fields(Some(&backup), None)),
+    }
 }
 
 fn text(manifest: &Manifest) -> String {

@@ -1,7 +1,6 @@
 //! `undo`: put the pre-restore database back.
 
 use camino::Utf8PathBuf;
-use engram_restore::storage::Storage;
 use engram_restore::{Result, UndoOptions, plan_undo, undo};
 
 use super::args::UndoArgs;
@@ -15,7 +14,7 @@ pub(crate) fn run(args: &UndoArgs, context: &Context, progress: &mut Progress) -
     let done = if args.dry_run {
         plan_undo(&options).map(|plan| planned(&plan))
     } else {
-        undo(&options, &Storage::new(), progress).map(|report| finished(&report, "put back"))
+        undo(&options, context.storage(), progress).map(|report| finished(&report, "put back"))
     };
     let kept = Utf8PathBuf::from(format!("{}.pre-restore", options.database));
     done.or_else(|e| Outcome::found(e, nothing_done(&options.database, Some(&kept))))

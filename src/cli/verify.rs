@@ -14,6 +14,7 @@ use super::output::{Outcome, printable};
 use super::progress::Progress;
 
 pub(crate) fn run(args: &VerifyArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
+    let interrupted = context.interrupted(&args.backups, progress);
     let mut verdicts = Vec::new();
     let mut error = None;
     let mut orphans = Vec::new();
@@ -40,7 +41,8 @@ pub(crate) fn run(args: &VerifyArgs, context: &Context, progress: &mut Progress)
         }
     }
     let exit = Exit::of_verdicts(&verdicts);
-    let outcome = Outcome::new(exit, json!({ "backups": verdicts, "orphans": orphans }), text(&verdicts));
+    let fields = json!({ "backups": verdicts, "orphans": orphans, "interrupted_restore": interrupted });
+    let outcome = Outcome::new(exit, fields, text(&verdicts));
     Ok(Outcome { error, ..outcome })
 }
 

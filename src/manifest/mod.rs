@@ -5,6 +5,7 @@
 //! rule between the fields.
 
 mod encoding;
+pub(crate) mod seal;
 mod text;
 
 use camino::Utf8PathBuf;

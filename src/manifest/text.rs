@@ -2,17 +2,15 @@
 
 use serde_json::Value;
 
+use super::seal::{SealError, seal, unseal};
 use super::{FORMAT, Hex32, Manifest, VERSION};
 use crate::digest::{MAX_CHUNKS, chunk_size_bytes, merge_chunks};
 
 /// A longer manifest is neither written nor read: the parser's memory is bounded whatever lies in the archive.
 pub const MAX_MANIFEST_BYTES: usize = 16 << 20;
 
-/// What stands between the last byte that the checksum covers and the checksum's digits.
-const TRAILER_START: &str = ",\n  \"manifest_blake3\": \"";
-/// What stands behind them.
-const TRAILER_END: &str = "\"\n}\n";
-const HEX_BYTES: usize = 64;
+/// The last member of a manifest.
+const CHECKSUM_KEY: &str = "manifest_blake3";
 
 /// Features that a manifest may require of its reader. None yet.
 const KNOWN_FEATURES: [&str; 0] = [];
@@ -58,8 +56,7 @@ pub enum ManifestError {
 /// If [`parse`] would refuse it.
 pub fn encode(manifest: &Manifest) -> Result<String, ManifestError> {
     let json = serde_json::to_string_pretty(manifest).map_err(ManifestError::Json)?;
-    let covered = json.strip_suffix("\n}").ok_or(ManifestError::Torn)?;
-    let text = format!("{covered}{TRAILER_START}{}{TRAILER_END}", blake3::hash(covered.as_bytes()).to_hex());
+    let text = seal(&json, CHECKSUM_KEY).ok_or(ManifestError::Torn)?;
     // What could not be read back must not be published.
     parse(text.as_bytes())?;
     Ok(text)
@@ -72,9 +69,13 @@ pub fn encode(manifest: &Manifest) -> Result<String, ManifestError> {
 ///
 /// What is wrong with it.
 pub fn parse(bytes: &[u8]) -> Result<Manifest, ManifestError> {
-    let covered = check(bytes)?;
-    let mut json = covered.to_vec();
-    json.extend_from_slice(b"\n}");
+    if bytes.len() > MAX_MANIFEST_BYTES {
+        return Err(ManifestError::TooLarge);
+    }
+    let json = unseal(bytes, CHECKSUM_KEY).map_err(|e| match e {
+        SealError::Torn => ManifestError::Torn,
+        SealError::Checksum { recorded, computed } => ManifestError::Checksum { recorded, computed },
+    })?;
 
     // Twice over the text: once as a tree for the version and the keys, once as the type, which refuses doubled keys.
     let tree: Value = serde_json::from_slice(&json).map_err(ManifestError::Json)?;
@@ -86,25 +87,6 @@ pub fn parse(bytes: &[u8]) -> Result<Manifest, ManifestError> {
     }
     check_rules(&manifest)?;
     Ok(manifest)
-}
-
-/// The bytes that the checksum covers, if it is right.
-fn check(bytes: &[u8]) -> Result<&[u8], ManifestError> {
-    if bytes.len() > MAX_MANIFEST_BYTES {
-        return Err(ManifestError::TooLarge);
-    }
-    let split = || -> Option<(&[u8], Hex32)> {
-        let rest = bytes.strip_suffix(TRAILER_END.as_bytes())?;
-        let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(HEX_BYTES)?)?;
-        let covered = rest.strip_suffix(TRAILER_START.as_bytes())?;
-        Some((covered, Hex32::parse(std::str::from_utf8(digits).ok()?)?))
-    };
-    let (covered, recorded) = split().ok_or(ManifestError::Torn)?;
-    let computed = Hex32(*blake3::hash(covered).as_bytes());
-    if recorded != computed {
-        return Err(ManifestError::Checksum { recorded, computed });
-    }
-    Ok(covered)
 }
 
 fn check_version(tree: &Value) -> Result<(), ManifestError> {

@@ -1,18 +1,16 @@
 //! Putting a backup in a database's place.
 //!
 //! ```text
-//! lock > admit > quiet > stage > fold > preserve > COMMIT > settle
-//!        `----- nothing of the database is touched -----'   `-- never undone --'
+//! lock > recover > admit > quiet > stage > intent > fold > preserve > COMMIT > settle
+//!                  `--- nothing of the database is touched ---'     `-- never undone --'
 //! ```
 //!
 //! The commit point is one rename of the staged file over the database, in [`steps`]. `docs/restore-protocol.md` says
 //! what is promised and why each step is where it is.
 
-mod beside;
-mod kept;
-mod leftovers;
 mod orphans;
 mod plan;
+mod preserve;
 mod stage;
 mod steps;
 mod undo;
@@ -29,11 +27,11 @@ use crate::header::JournalMode;
 use crate::holders::{Look, busy_error, look};
 use crate::lock::Lock;
 use crate::manifest::{Hex32, Manifest};
+use crate::medium;
 use crate::observe::{Event, Observer, Step};
-use crate::storage::{Ownership, Storage, open_regular, parent_of};
+use crate::recover::{self, Beside, RecoverOutcome};
+use crate::storage::{Ownership, Storage, open_regular};
 use crate::verify::{Severity, check_record, check_sidecars, check_size, manifest_finding, refusal, verify};
-use beside::Beside;
-use leftovers::Settled;
 
 pub use plan::{NewContent, OldDatabase, RestorePlan};
 pub use undo::{UndoOptions, plan_undo, undo};
@@ -136,28 +134,33 @@ fn put_in_place(
 ) -> Result<RestoreReport> {
     let database = &beside.database;
     let done = (|| {
+        database::require_own_name(database)?;
         observer.event(Event::Step(Step::Lock));
-        let _lock = lock(beside, run.wait, run.now, observer)?;
-        let settled = leftovers::settle_interrupted(beside, storage, observer)?;
-        if settled == Settled::Undone && run.action == UNDO {
+        let _lock = recover::lock(beside, run.wait, run.now, observer)?;
+        let settled = recover::settle(beside, run.now, storage, observer)?;
+        if settled.outcome == RecoverOutcome::Undone && run.action == UNDO {
             // Going on would undo the restore before that one too.
             return Err(Error::new(ErrorKind::Failed, run.action, database)
                 .because("there was an interrupted restore, which is undone now; the one before it was not touched")
                 .hint("run undo again to undo that one too"));
         }
-        kept::clear_strays(beside, run.now, storage, observer)?;
+        recover::clear_strays(beside, run.now, storage, observer)?;
 
         observer.event(Event::Step(Step::Admit));
+        if let Some(name) = medium::foreign_file_system(database)? {
+            observer.event(Event::Warning(&medium::warning(name, database)));
+        }
         let owner = database::regular_file(database, None)?;
+        let mut earlier = None;
         if owner.is_some() {
-            kept::admit_rotation(beside)?;
+            earlier = recover::admit_rotation(beside)?;
             // Whoever has it open takes sidecars away by its name when they close it, and it is about to be renamed.
             wait_for_quiet(&beside.kept(), "rename", run, observer)?;
         }
         let new = new()?;
         observer.event(Event::Step(Step::Quiet));
         let found = wait_for_quiet(database, run.action, run, observer)?;
-        let admitted = plan::admit(database, new)?;
+        let admitted = plan::admit(beside, new, earlier)?;
         refuse_unseen(&found, &admitted.plan, run.action)?;
         if admitted.plan.ownership != admitted.plan.new.fallback && owner.is_none() {
             observer.event(Event::Warning("the database will be yours: only root could give it back to its owner"));
@@ -170,72 +173,24 @@ fn put_in_place(
 fn plan_only(beside: &Beside, action: &str, new: impl FnOnce() -> Result<NewContent>) -> Result<RestorePlan> {
     let database = &beside.database;
     let planned = (|| {
+        database::require_own_name(database)?;
         if let Some(holder) = Lock::holder_of(&beside.lock())? {
             let busy = Error::new(ErrorKind::Busy, action, database);
             return Err(busy.because(format!("another run holds {}: {holder}", beside.lock())));
         }
-        leftovers::refuse_interrupted(beside)?;
+        recover::refuse_interrupted(beside)?;
+        let mut earlier = None;
         if database::regular_file(database, None)?.is_some() {
-            kept::admit_rotation(beside)?;
+            earlier = recover::admit_rotation(beside)?;
             require_quiet(&beside.kept(), "rename")?;
         }
         let new = new()?;
         let found = require_quiet(database, action)?;
-        let plan = plan::admit(database, new)?.plan;
+        let plan = plan::admit(beside, new, earlier)?.plan;
         refuse_unseen(&found, &plan, action)?;
         Ok(plan)
     })();
     planned.map_err(|e| e.within(action, database).target(false, "the database was not changed"))
-}
-
-/// Takes the restore lock. The lock file goes to the owner of the database, or of its folder where that is lost.
-fn lock(beside: &Beside, wait: Duration, now: Timestamp, observer: &dyn Observer) -> Result<Lock> {
-    let owner = std::fs::symlink_metadata(&beside.database).or_else(|_| std::fs::metadata(parent_of(&beside.database)));
-    Lock::exclusive(&beside.lock(), wait, owner.ok().as_ref(), now, &observer.cancel())
-}
-
-/// For a command that works on a database but does not need it alone: brings a restore that was interrupted there to
-/// its end first, and says so. Where that cannot be done, it says that, and the command may go on.
-///
-/// # Errors
-///
-/// [`ErrorKind::Busy`] if a restore is under way; and if the interrupted one has moved a sidecar of the database away.
-pub(crate) fn settle_interrupted(
-    database: &Utf8Path,
-    wait: Duration,
-    now: Timestamp,
-    storage: &Storage,
-    observer: &mut dyn Observer,
-) -> Result<()> {
-    let beside = Beside::new(database);
-    let settled = (|| {
-        if !leftovers::are_there(&beside)? {
-            return Ok(());
-        }
-        let _lock = lock(&beside, wait, now, observer)?;
-        leftovers::settle_interrupted(&beside, storage, observer).map(|_settled| ())
-    })();
-    match settled {
-        Err(e) if matches!(e.kind(), ErrorKind::Busy | ErrorKind::Interrupted) => Err(e),
-        // Without a sidecar that the restore has moved away, the database is not complete.
-        Err(e) if leftovers::has_sidecars(&beside)? => Err(e),
-        Err(e) => {
-            let text = format!("an interrupted restore is left as it is: {}", e.message());
-            observer.event(Event::Warning(&text));
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
-}
-
-/// Whether a restore was interrupted there.
-pub(crate) fn is_interrupted(database: &Utf8Path) -> Result<bool> {
-    leftovers::are_there(&Beside::new(database))
-}
-
-/// The second name that an interrupted restore may have left of a database.
-pub(crate) fn second_name(database: &Utf8Path) -> Utf8PathBuf {
-    Beside::new(database).kept_new()
 }
 
 /// What the manifest says of a backup, if that is enough to begin: the content is hashed after it was staged.

@@ -1,13 +1,12 @@
 //! Sidecars that a lost database left under its name.
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::Run;
-use super::beside::{Beside, rename_to_free};
-use super::plan::{OldDatabase, RestorePlan};
-use crate::database::{is_there, sidecar};
+use crate::database::{identity_of_name, is_there, sidecar};
 use crate::error::{Error, ErrorKind, Result};
-use crate::holders::{FileIdentity, busy_error, look};
+use crate::holders::{busy_error, look};
+use crate::recover::{Beside, rename_to_free};
 use crate::storage::{Storage, parent_of};
 
 /// An orphaned WAL would be replayed onto the new database. It is kept under another name, and put back only if the
@@ -17,38 +16,47 @@ use crate::storage::{Storage, parent_of};
 /// own.
 pub(super) fn move_orphans(
     beside: &Beside,
-    plan: &RestorePlan,
     run: &Run,
+    moved: &mut Vec<(Utf8PathBuf, Utf8PathBuf)>,
     storage: &Storage,
-) -> Result<Vec<(Utf8PathBuf, Utf8PathBuf)>> {
-    let (database, OldDatabase::Missing { .. }) = (&beside.database, &plan.old) else { return Ok(Vec::new()) };
-    let identity = |path: &Utf8PathBuf| FileIdentity::of_path(path).ok();
-    let there = ["-wal", "-journal", "-shm"].map(|suffix| {
+) -> Result<()> {
+    let database = &beside.database;
+    let mut there = Vec::new();
+    for suffix in ["-wal", "-journal", "-shm"] {
         let path = sidecar(database, suffix);
-        (identity(&path), path, suffix)
-    });
+        there.push((identity_of_name(&path)?, path, suffix));
+    }
     let found = look(database)?;
     if !found.is_quiet() {
         return Err(busy_error(&found, run.action, database));
     }
-    let mut moved = Vec::new();
     for (was, path, suffix) in there {
-        if is_there(database)? {
-            let appeared = Error::new(ErrorKind::Busy, run.action, database);
-            let appeared = appeared.because("somebody created a database there meanwhile");
-            return Err(put_orphans_back(beside, appeared, &moved, storage));
+        refuse_appeared(database, run)?;
+        if was.is_none() || was != identity_of_name(&path)? {
+            continue;
         }
-        if was.is_some() && was == identity(&path) {
-            let to = rename_to_free(storage, &path, |number| beside.orphan(run.now, number, suffix))?;
+        if suffix == "-shm" {
+            storage.remove(&path)?;
+            continue;
+        }
+        let to = rename_to_free(storage, &path, |number| beside.orphan(run.now, number, suffix))?;
+        if is_there(database)? {
+            // It may be that of whoever made the database between the look and the rename: it goes back at once.
+            storage.rename_new(&to, &path)?;
+        } else {
             moved.push((path, to));
         }
+        refuse_appeared(database, run)?;
     }
-    let index = moved.pop_if(|(_, to)| to.as_str().ends_with("-shm"));
-    let removed = index.map_or(Ok(false), |(_, to)| storage.remove(&to));
-    match removed.and_then(|_was_there| storage.sync_dir(parent_of(database))) {
-        Ok(()) => Ok(moved),
-        Err(e) => Err(put_orphans_back(beside, e, &moved, storage)),
+    storage.sync_dir(parent_of(database))
+}
+
+fn refuse_appeared(database: &Utf8Path, run: &Run) -> Result<()> {
+    if is_there(database)? {
+        let appeared = Error::new(ErrorKind::Busy, run.action, database);
+        return Err(appeared.because("somebody created a database there meanwhile"));
     }
+    Ok(())
 }
 
 /// The restore did not happen: the sidecars of the lost database go back, unless there is a database again.

@@ -6,11 +6,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, StatxAttributes, StatxFlags};
 use serde::Serialize;
 
-use super::beside::Beside;
-use crate::database::{is_there, regular_file, sidecars_there};
+use crate::database::{regular_file, sidecars_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, JournalMode};
 use crate::manifest::Hex32;
+use crate::recover::Beside;
 use crate::storage::{Ownership, open_regular, parent_of};
 
 /// What is to be put in place.
@@ -64,6 +64,9 @@ pub struct RestorePlan {
     pub pre_restore: Option<Utf8PathBuf>,
     /// An earlier one that is there already and will be renamed.
     pub earlier_pre_restore: Option<Utf8PathBuf>,
+    /// What it gets behind its name.
+    #[serde(skip)]
+    pub(crate) earlier_suffix: Option<String>,
     /// Owner, group and mode of the new file, in octal.
     #[serde(serialize_with = "ownership_text")]
     pub ownership: Ownership,
@@ -83,8 +86,8 @@ pub(super) struct Admitted {
 
 /// Looks at the target and at the space there. Nothing is changed. Only after the look at who has it open: this opens
 /// the old file and keeps it open.
-pub(super) fn admit(database: &Utf8Path, new: NewContent) -> Result<Admitted> {
-    let beside = Beside::new(database);
+pub(super) fn admit(beside: &Beside, new: NewContent, earlier: Option<String>) -> Result<Admitted> {
+    let database = &beside.database;
     let old_metadata = regular_file(database, None)?;
     let sidecars = sidecars_there(database)?.into_iter().filter(|path| !path.as_str().ends_with("-shm"));
     let (old, old_file) = match &old_metadata {
@@ -105,11 +108,11 @@ pub(super) fn admit(database: &Utf8Path, new: NewContent) -> Result<Admitted> {
     };
     require_space(database, new.size_bytes)?;
     let ownership = old_metadata.as_ref().map_or_else(|| affordable(new.fallback), Ownership::of);
-    let earlier = beside.kept();
     let plan = RestorePlan {
         db: database.to_owned(),
         pre_restore: old_metadata.is_some().then(|| beside.kept()),
-        earlier_pre_restore: if is_there(&earlier)? { Some(earlier) } else { None },
+        earlier_pre_restore: earlier.is_some().then(|| beside.kept()),
+        earlier_suffix: earlier,
         new,
         old,
         ownership,

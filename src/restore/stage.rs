@@ -3,22 +3,23 @@
 use camino::Utf8Path;
 
 use super::Run;
-use super::beside::{Beside, KEPT_SIDECARS};
 use super::plan::{NewContent, RestorePlan};
 use super::undo::BY_HAND;
 use crate::archive::read_manifest;
-use crate::database::{SIDECARS, sidecar};
+use crate::database::sidecar;
 use crate::digest::{Digest, Overlay, digest_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, JOURNAL_MODE_OFFSET};
 use crate::holders::FileIdentity;
 use crate::observe::{Event, Observer, Step};
+use crate::recover::{Beside, KEPT_SIDECARS};
 use crate::sqlite::{Inspection, fold_copy};
 use crate::storage::{NamedFile, Storage, open_regular, parent_of};
 use crate::verify;
 
-/// The new content beside the database, durable.
+/// The new content beside the database. Its bytes and its name are durable.
 pub(super) struct Staged {
+    /// With the journal mode's header bytes as the source has them.
     pub(super) digest: Digest,
     pub(super) identity: FileIdentity,
 }
@@ -26,7 +27,8 @@ pub(super) struct Staged {
 /// Writes the new content beside the database, complete, synced and hashed again as it lies there. SQLite never opens a
 /// staged backup for writing: only an undo folds sidecars in, in this copy.
 ///
-/// Durable: content and name.
+/// Durable: the content and its name. Beside an intent record, a staged file that is gone means that it was committed: so
+/// it must not be the record alone that survives.
 pub(super) fn stage(
     beside: &Beside,
     plan: &RestorePlan,
@@ -36,7 +38,6 @@ pub(super) fn stage(
     observer: &mut dyn Observer,
 ) -> Result<Staged> {
     let new = &plan.new;
-    remove_staged(beside, storage)?;
     let source = open_regular(&new.path).map_err(|e| Error::io("open", &new.path, e))?;
     let staged = storage.create(&beside.staged())?;
     let cancel = observer.cancel();
@@ -54,7 +55,6 @@ pub(super) fn stage(
     storage.write_at(&staged, JOURNAL_MODE_OFFSET, &new.journal_mode.header_bytes())?;
     storage.set_attributes(&staged, plan.ownership, old.map(|old| &old.file))?;
     storage.sync(&staged)?;
-    storage.sync_dir(parent_of(&beside.staged()))?;
 
     observer.event(Event::Step(Step::Hash));
     let overlay = Overlay { offset: JOURNAL_MODE_OFFSET, bytes: &recorded };
@@ -72,18 +72,9 @@ pub(super) fn stage(
         return Err(staged_differs(new, &digest, run.action, &plan.db, observer));
     }
     check_staged(&staged, run, plan, observer)?;
+    storage.sync_dir(parent_of(&staged.path))?;
     let identity = FileIdentity::of_file(&staged.file).map_err(|e| Error::io("look at", &staged.path, e))?;
     Ok(Staged { digest, identity })
-}
-
-/// Removes a staged file with all that SQLite may have put beside it.
-pub(super) fn remove_staged(beside: &Beside, storage: &Storage) -> Result<()> {
-    let staged = beside.staged();
-    // Sidecars first: a hot journal of a dead run would be replayed onto the next staged file.
-    for suffix in SIDECARS {
-        storage.remove(&sidecar(&staged, suffix))?;
-    }
-    storage.remove(&staged).map(|_was_there| ())
 }
 
 /// An undo of a database that was kept together with its sidecars: they are folded in the copy, never in the only one.
@@ -97,7 +88,7 @@ fn fold_staged(beside: &Beside, staged: &NamedFile, new: &NewContent, storage: &
         let copy = storage.create(&sidecar(&beside.staged(), suffix))?;
         storage.copy(&source, &path, &copy, size_bytes, &mut |_done| Ok(()))?;
     }
-    let folded = storage.through_sqlite("fold", &staged.path, || fold_copy(&staged.path));
+    let folded = storage.through_sqlite("fold", &staged.path, |port| fold_copy(&staged.path, port));
     folded.map_err(|e| if e.kind() == ErrorKind::Damaged { e.hint(BY_HAND) } else { e })
 }
 

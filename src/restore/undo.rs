@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
-use super::beside::Beside;
-use super::kept::KeptInfo;
 use super::plan::{NewContent, RestorePlan};
-use super::{RestoreReport, Run, UNDO, leftovers, plan_only, put_in_place, require_quiet};
+use super::{RestoreReport, Run, UNDO, plan_only, put_in_place, require_quiet};
 use crate::database::{self, is_there, regular_file, sidecars_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, JournalMode};
 use crate::observe::Observer;
+use crate::recover::{Beside, is_interrupted, read_note};
 use crate::storage::{Ownership, Storage, open_regular};
 
 /// What to undo.
@@ -40,7 +39,8 @@ pub struct UndoOptions {
 pub fn undo(options: &UndoOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<RestoreReport> {
     let start = Instant::now();
     let beside = Beside::new(&database::resolve(&options.database)?);
-    if !is_there(&beside.lock())? && !leftovers::are_there(&beside)? {
+    database::require_own_name(&beside.database)?;
+    if !is_there(&beside.lock())? && !is_interrupted(&beside)? {
         // Before a lock file is made for nothing.
         kept_main(&beside)?;
     }
@@ -72,8 +72,8 @@ fn kept_content(beside: &Beside) -> Result<NewContent> {
     let (kept, metadata) = (beside.kept(), kept_main(beside)?);
     // Whoever has it open may be writing into it.
     require_quiet(&kept, "read")?;
-    let info = KeptInfo::read(&kept)?;
-    if info.as_ref().is_some_and(|info| !info.openable) {
+    let was = read_note(&kept)?.and_then(|record| record.old);
+    if was.as_ref().is_some_and(|old| !old.openable) {
         let refused = Error::new(ErrorKind::Damaged, "open", &kept);
         return Err(refused.because("it could not be opened when it was kept").hint(BY_HAND));
     }
@@ -82,7 +82,7 @@ fn kept_content(beside: &Beside) -> Result<NewContent> {
     if sidecars.is_empty() {
         require_openable(&kept)?;
     }
-    let journal_mode = info.and_then(|info| info.journal_mode);
+    let journal_mode = was.and_then(|old| old.journal_mode);
     Ok(NewContent {
         path: kept,
         size_bytes: metadata.len(),

@@ -17,6 +17,7 @@ use crate::database::sidecar;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::JournalMode;
 use crate::observe::Cancel;
+use crate::storage::ThroughPort;
 
 /// Pages copied between two looks at the cancel token.
 const PAGES_PER_STEP: i32 = 1024;
@@ -46,7 +47,7 @@ impl Source {
     /// are waited for.
     ///
     /// A hot rollback journal is rolled back when the first question is asked: without that nobody can read the file.
-    pub(crate) fn open(path: &Utf8Path, busy_limit: Duration, cancel: &Cancel) -> Result<Self> {
+    pub(crate) fn open(path: &Utf8Path, busy_limit: Duration, cancel: &Cancel, _port: ThroughPort) -> Result<Self> {
         let wal_was_there = wal_bytes(path)?.is_some();
         let open = || -> rusqlite::Result<Connection> {
             // Not SQLITE_OPEN_URI: a path that begins with "file:" is still a path. No symlink: sidecars go by name.
@@ -72,6 +73,7 @@ impl Source {
         &self,
         target: &Utf8Path,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+        _port: ThroughPort,
     ) -> Result<Copied> {
         let snapshot = Pinned::begin(self)?;
         let mut into =
@@ -112,7 +114,7 @@ impl Source {
 
     /// Writes a compact copy of one snapshot into `target`, an empty file, with `VACUUM INTO`. The copy is in rollback
     /// mode. Nothing is synced.
-    pub(crate) fn vacuum_into(&self, target: &Utf8Path) -> Result<Copied> {
+    pub(crate) fn vacuum_into(&self, target: &Utf8Path, _port: ThroughPort) -> Result<Copied> {
         // VACUUM refuses to run inside a transaction; its own read transaction is the snapshot.
         let journal_mode = Pinned::begin(self)?.release()?.journal_mode;
         let start = Instant::now();
@@ -125,7 +127,7 @@ impl Source {
     }
 
     /// Closes, leaving the folder as it was found: somebody's WAL stays, one that our own opening created goes.
-    pub(crate) fn close(self) -> Result<()> {
+    pub(crate) fn close(self, _port: ThroughPort) -> Result<()> {
         if !self.wal_was_there && wal_bytes(&self.path)? == Some(0) {
             // Nobody wrote meanwhile, so the last one to close may clear the empty WAL away, as SQLite does.
             self.connection

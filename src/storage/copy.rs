@@ -35,11 +35,11 @@ impl Storage {
         let mut done = 0;
         while done < size_bytes {
             let length = RANGE_BYTES.min(size_bytes - done);
-            let operation = Operation::Write { path: target.path.clone(), offset: done, length };
-            let copied =
-                self.perform(&operation, || copy_range(source, &target.file, done, length, &mut in_kernel)).map_err(
-                    |e| Error::io("write to", &target.path, e).hint(format!("it was to be a copy of {source_path}")),
-                )?;
+            let copied = self
+                .write(target, done, length, |length| copy_range(source, &target.file, done, length, &mut in_kernel))
+                .map_err(|e| {
+                    Error::io("write to", &target.path, e).hint(format!("it was to be a copy of {source_path}"))
+                })?;
             if copied == 0 {
                 let why = format!("the file ended after {done} of {size_bytes} bytes");
                 return Err(Error::io("read", source_path, io::Error::new(io::ErrorKind::UnexpectedEof, why)));

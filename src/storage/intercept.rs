@@ -63,7 +63,16 @@ pub trait Interceptor: Send + Sync {
     /// # Errors
     ///
     /// An error is returned in the operation's place, which then does not happen.
-    fn before(&self, operation: &Operation) -> io::Result<()>;
+    fn before(&self, _operation: &Operation) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Of `length` bytes that are to be written, how many this call writes: at least one. The rest is an operation of
+    /// its own, as it is where the system writes less than it was asked to.
+    fn share(&self, _operation: &Operation, length: u64) -> u64 {
+        length
+    }
+
     /// Called after the operation succeeded.
     fn after(&self, _operation: &Operation) {}
 }
@@ -81,43 +90,71 @@ impl Recorder {
 }
 
 impl Interceptor for Recorder {
-    fn before(&self, _operation: &Operation) -> io::Result<()> {
-        Ok(())
-    }
-
     fn after(&self, operation: &Operation) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(operation.clone());
     }
 }
 
-/// Lets the operation with index `at` fail with a system error, and with `sticky` every later one too.
-pub struct FailAt {
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process dies by SIGKILL before the operation.
+    Kill,
+    /// The operation does not happen and gives this error number of the system.
+    Error(i32),
+    /// A write writes half of its bytes; other operations are not affected.
+    ShortWrite,
+}
+
+/// Lets the operation with index `at` go wrong, and if `sticky` every later one too.
+pub struct FaultAt {
     at: usize,
-    errno: i32,
+    fault: Fault,
     sticky: bool,
     seen: AtomicUsize,
 }
 
-impl FailAt {
-    /// `at` counts operations from 0; `errno` is the system's error number.
+impl FaultAt {
+    /// `at` counts operations from 0.
     #[must_use]
-    pub fn new(at: usize, errno: i32, sticky: bool) -> Self {
-        Self { at, errno, sticky, seen: AtomicUsize::new(0) }
+    pub fn new(at: usize, fault: Fault, sticky: bool) -> Self {
+        Self { at, fault, sticky, seen: AtomicUsize::new(0) }
     }
 
-    /// Whether the run got as far as the operation that was to fail.
+    /// Whether the run got as far as the operation that was to go wrong.
     #[must_use]
     pub fn fired(&self) -> bool {
-        self.seen.load(Ordering::SeqCst) > self.at
+        self.seen() > self.at
+    }
+
+    /// How many operations there were so far.
+    #[must_use]
+    pub fn seen(&self) -> usize {
+        self.seen.load(Ordering::SeqCst)
+    }
+
+    fn strikes(&self, index: usize) -> bool {
+        index == self.at || (self.sticky && index > self.at)
     }
 }
 
-impl Interceptor for FailAt {
+impl Interceptor for FaultAt {
     fn before(&self, _operation: &Operation) -> io::Result<()> {
         let index = self.seen.fetch_add(1, Ordering::SeqCst);
-        if index == self.at || (self.sticky && index > self.at) {
-            return Err(io::Error::from_raw_os_error(self.errno));
+        match self.fault {
+            Fault::Kill if self.strikes(index) => {
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
+                // It is delivered before this process runs on; should it not be, nothing may happen any more.
+                std::process::abort()
+            }
+            Fault::Error(errno) if self.strikes(index) => Err(io::Error::from_raw_os_error(errno)),
+            Fault::Kill | Fault::Error(_) | Fault::ShortWrite => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Asked after [`Interceptor::before`] of the same operation.
+    fn share(&self, _operation: &Operation, length: u64) -> u64 {
+        let index = self.seen().saturating_sub(1);
+        if self.fault == Fault::ShortWrite && self.strikes(index) { length.div_ceil(2) } else { length }
     }
 }

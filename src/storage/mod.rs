@@ -10,8 +10,7 @@
 //!
 //! A failed sync is never retried: the kernel may have dropped the dirty pages and report success the next time.
 //!
-//! Reading needs no port. An [`Interceptor`] sees each operation before and after it; `tests/faults/` records and fails
-//! runs with it.
+//! Reading needs no port. An [`Interceptor`] sees each operation before and after it.
 
 mod copy;
 mod intercept;
@@ -25,7 +24,7 @@ use std::sync::Arc;
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, RenameFlags, Uid};
 
-pub use intercept::{FailAt, Interceptor, Operation, Recorder};
+pub use intercept::{Fault, FaultAt, Interceptor, Operation, Recorder};
 pub(crate) use publish::publish;
 
 use crate::error::{Error, Result};
@@ -118,9 +117,35 @@ impl Storage {
 
     /// Writes `bytes` at `offset`. Durable after [`Storage::sync`]; until then any part of it may be there.
     pub(crate) fn write_at(&self, target: &NamedFile, offset: u64, bytes: &[u8]) -> Result<()> {
-        let operation = Operation::Write { path: target.path.clone(), offset, length: bytes.len() as u64 };
-        self.perform(&operation, || target.file.write_all_at(bytes, offset))
-            .map_err(|e| Error::io("write to", &target.path, e))
+        let mut done = 0;
+        while done < bytes.len() {
+            let (at, rest) = (offset + done as u64, &bytes[done..]);
+            let written = self.write(target, at, rest.len() as u64, |length| {
+                let share = &rest[..usize::try_from(length).map_err(io::Error::other)?];
+                Ok(target.file.write_at(share, at)? as u64)
+            });
+            done += match written.and_then(|written| usize::try_from(written).map_err(io::Error::other)) {
+                Ok(0) => return Err(Error::io("write to", &target.path, io::ErrorKind::WriteZero)),
+                Ok(written) => written,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => 0,
+                Err(e) => return Err(Error::io("write to", &target.path, e)),
+            };
+        }
+        Ok(())
+    }
+
+    /// One call that writes at most `length` bytes, and says how many it wrote.
+    fn write(
+        &self,
+        target: &NamedFile,
+        offset: u64,
+        length: u64,
+        act: impl FnOnce(u64) -> io::Result<u64>,
+    ) -> io::Result<u64> {
+        let operation = Operation::Write { path: target.path.clone(), offset, length };
+        self.perform(&operation, || {
+            act(self.interceptor.as_ref().map_or(length, |interceptor| interceptor.share(&operation, length)))
+        })
     }
 
     /// Sets owner, group and permission bits, and copies the extended attributes (access lists, labels) of `like`.
@@ -163,24 +188,26 @@ impl Storage {
 
     /// Renames and refuses to replace: `Ok(false)`, and nothing changed, if the new name is taken.
     ///
-    /// Where the file system has no such rename, a hard link that refuses and a removal stand in for it.
+    /// Where the file system has no such rename, a hard link that refuses, a sync of the folder and a removal stand in
+    /// for it; one that was interrupted is gone on with.
     pub(crate) fn rename_new(&self, from: &Utf8Path, to: &Utf8Path) -> Result<bool> {
         let operation = Operation::RenameNew { from: from.to_owned(), to: to.to_owned() };
         let renamed = self.perform(&operation, || {
             Ok(rustix::fs::renameat_with(CWD, from.as_str(), CWD, to.as_str(), RenameFlags::NOREPLACE)?)
         });
-        match renamed {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(e) if is_unsupported(&e) => {
-                let linked = self.link(from, to)?;
-                if linked {
-                    self.remove(from)?;
-                }
-                Ok(linked)
-            }
-            Err(e) => Err(Error::io("rename", from, e).hint(format!("the new name was to be {to}"))),
+        let linked = match renamed {
+            Ok(()) => return Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(e) if is_unsupported(&e) => self.link(from, to)?,
+            Err(e) => return Err(Error::io("rename", from, e).hint(format!("the new name was to be {to}"))),
+        };
+        let is_half_done = || Ok(identity(from)? == identity(to)?);
+        if !linked && !is_half_done().map_err(|e: io::Error| Error::io("look at", to, e))? {
+            return Ok(false);
         }
+        self.sync_dir(parent_of(to))?;
+        self.remove(from)?;
+        Ok(true)
     }
 
     /// Gives a file a second name: `Ok(false)`, and nothing changed, if that is taken. Durable after a sync of the
@@ -210,16 +237,17 @@ impl Storage {
         }
     }
 
-    /// Something that SQLite does to a file on our behalf: one operation with a before and an after.
+    /// Something that SQLite does to files on our behalf: one operation with a before and an after. What the functions
+    /// of [`crate::sqlite`] that change files ask for is handed out nowhere else.
     pub(crate) fn through_sqlite<T>(
         &self,
         what: &'static str,
         path: &Utf8Path,
-        act: impl FnOnce() -> Result<T>,
+        act: impl FnOnce(ThroughPort) -> Result<T>,
     ) -> Result<T> {
         let operation = Operation::Sqlite { what, path: path.to_owned() };
         self.before(&operation).map_err(|e| Error::io(what, path, e))?;
-        let done = act()?;
+        let done = act(ThroughPort(()))?;
         self.after(&operation);
         Ok(done)
     }
@@ -243,12 +271,22 @@ impl Storage {
     }
 }
 
+/// Proof that SQLite changes files under the eyes of a [`Storage`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThroughPort(());
+
 /// The directory that holds a path's name; `.` for a bare name.
 pub(crate) fn parent_of(path: &Utf8Path) -> &Utf8Path {
     match path.parent() {
         Some(parent) if !parent.as_str().is_empty() => parent,
         _ => Utf8Path::new("."),
     }
+}
+
+/// Which file a name stands for, a symlink for itself.
+fn identity(path: &Utf8Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Opens a file for reading without ever waiting for it (a FIFO would block), and insists on a regular file.

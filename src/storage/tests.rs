@@ -77,7 +77,8 @@ fn new_folders_are_private_and_each_level_is_synced() {
 #[test]
 fn a_failing_operation_does_not_happen() {
     let (_keep, dir) = folder();
-    let storage = Storage::intercepted(Arc::new(FailAt::new(0, rustix::io::Errno::NOSPC.raw_os_error(), false)));
+    let storage =
+        Storage::intercepted(Arc::new(FaultAt::new(0, Fault::Error(rustix::io::Errno::NOSPC.raw_os_error()), false)));
     let error = storage.create(&dir.join("a")).unwrap_err();
     assert!(error.message().contains("No space left"), "{error:?}");
     assert!(!dir.join("a").exists());
@@ -89,4 +90,17 @@ fn a_fifo_is_refused_without_waiting_for_a_writer() {
     let path = dir.join("fifo");
     rustix::fs::mknodat(CWD, path.as_str(), rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
     assert!(open_regular(&path).is_err());
+}
+
+/// Would catch a write that takes "less than asked" for "all of it".
+#[test]
+fn short_writes_are_gone_on_with() {
+    let (_keep, dir) = folder();
+    let storage = Storage::intercepted(Arc::new(FaultAt::new(0, Fault::ShortWrite, true)));
+    let (written, copied) = (storage.create(&dir.join("a")).unwrap(), storage.create(&dir.join("b")).unwrap());
+    let bytes: Vec<u8> = (0..=255).cycle().take(70_001).collect();
+    storage.write_at(&written, 0, &bytes).unwrap();
+    storage.copy(&written.file, &written.path, &copied, bytes.len() as u64, &mut |_done| Ok(())).unwrap();
+    assert_eq!(std::fs::read(dir.join("a")).unwrap(), bytes);
+    assert_eq!(std::fs::read(dir.join("b")).unwrap(), bytes);
 }

@@ -75,6 +75,40 @@ impl Scene {
         Utf8PathBuf::from(json["backup"].as_str().unwrap())
     }
 
+    /// Runs it until SIGKILL ends it before its first file operation that begins like this, as `-vv` prints them.
+    #[track_caller]
+    pub(crate) fn kill_before(&self, arguments: &[&str], operation: &str) {
+        self.kill(arguments, operation, 0);
+    }
+
+    /// The same, after that operation.
+    #[track_caller]
+    pub(crate) fn kill_after(&self, arguments: &[&str], operation: &str) {
+        self.kill(arguments, operation, 1);
+    }
+
+    #[track_caller]
+    fn kill(&self, arguments: &[&str], operation: &str, later: usize) {
+        let operations = self.operations(arguments);
+        let found = operations.iter().position(|line| line.starts_with(operation));
+        let at = found.unwrap_or_else(|| panic!("no {operation:?} in {operations:#?}")) + later;
+        let killed = self.run(&[&["fault", "--at", &at.to_string(), "--kill", "--"], arguments].concat());
+        assert_eq!(killed.status, None, "a signal ends it: {killed:?}");
+    }
+
+    /// The file operations of a run that nothing goes wrong with, in a copy of the folder, without its name.
+    #[track_caller]
+    fn operations(&self, arguments: &[&str]) -> Vec<String> {
+        let twin = Self::empty();
+        let mut copy = Command::new("cp");
+        // With links as links: who is one file with whom is what it may go by.
+        let copied = start(copy.args(["-a", &format!("{}/.", self.dir), twin.dir.as_str()])).wait().unwrap();
+        assert!(copied.success());
+        let run = twin.run(&[arguments, &["-vv"]].concat()).expect(0);
+        let lines = run.stderr.lines().filter_map(|line| line.strip_prefix("DEBUG "));
+        lines.map(|line| line.replace(&format!("{}/", twin.dir), "")).collect()
+    }
+
     /// Every file name in a folder, sorted.
     pub(crate) fn names(dir: &Utf8Path) -> Vec<String> {
         let mut names: Vec<_> =

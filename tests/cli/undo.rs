@@ -7,7 +7,7 @@ use engram_restore::sample::write_hot;
 
 use crate::content::{content, sidecars, snapshot};
 use crate::processes::Foreign;
-use crate::restore::{Hot, assert_refused, assert_tidy, journal_bytes, text};
+use crate::restore::{COMMIT, Hot, assert_refused, assert_tidy, assert_warned, journal_bytes, text};
 use crate::support::Scene;
 
 #[test]
@@ -230,7 +230,7 @@ fn symlinked_kept_database_is_refused() {
 fn undo_of_an_interrupted_restore_stops_there() {
     let hot = Hot::new();
     hot.scene.restore_latest();
-    fs::hard_link(&hot.scene.db, hot.scene.beside(".pre-restore.new")).unwrap();
+    hot.scene.kill_before(&["restore", "latest"], COMMIT);
     let json = hot.scene.run(&["undo", "--json"]).expect(5).json();
     assert!(json["error"]["message"].as_str().unwrap().contains("undone now"), "{json}");
     assert!(!hot.scene.beside(".pre-restore.new").exists());
@@ -250,4 +250,22 @@ fn removed_kept_database_does_not_block_the_next_restore() {
     hot.assert_restored();
     hot.scene.run(&["undo"]).expect(0);
     assert_eq!(content(&hot.scene.db), hot.new);
+}
+
+/// The same where it had a WAL: left there, that would be replayed onto the next kept database.
+#[test]
+fn wal_of_a_removed_kept_database_never_joins_the_next() {
+    let hot = Hot::new();
+    hot.scene.restore_latest();
+    Foreign::with(&hot.kept(), "PRAGMA journal_mode=WAL").close();
+    write_hot(&hot.kept(), 2, 11).unwrap();
+    let wal = fs::read(format!("{}-wal", hot.kept())).unwrap();
+    fs::remove_file(hot.kept()).unwrap();
+    let run = hot.scene.run(&["restore", "latest"]).expect(0);
+    assert_warned(&run, "belongs to no database");
+    assert_eq!(sidecars(&hot.kept()), [""; 0]);
+    assert_eq!(content(&hot.kept()), hot.new);
+    let orphans = hot.scene.names_with("engram.db.orphan-");
+    assert_eq!(orphans.len(), 1, "{orphans:?}");
+    assert_eq!(fs::read(hot.scene.dir.join(&orphans[0])).unwrap(), wal);
 }

@@ -458,6 +458,8 @@ fn every_command_answers_with_one_json_object() {
         &["verify"],
         &["restore", "latest", "--dry-run"],
         &["undo", "--dry-run"],
+        &["recover"],
+        &["status"],
         &["drill", "--sample", "--rows", "10"],
     ] {
         run(scene.command(arguments).arg("--json")).json();

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 
-use super::{Scene, assert_locked, insert, open, rows, sidecar, text};
+use super::{Scene, assert_locked, insert, journal_bytes, open, rows, sidecar, text};
 use crate::processes::Foreign;
 
 /// Why our lock file keeps only ourselves apart.
@@ -34,6 +34,26 @@ fn idle_connection_in_wal_mode_stops_nothing_but_leaving_wal_mode() {
     assert_locked(leave());
     holder.close();
     assert_eq!(leave().unwrap(), "delete");
+}
+
+/// Why the statement is run to its end: its first row says what it is about to do.
+#[test]
+fn journal_mode_answers_before_it_commits_and_its_commit_can_fail() {
+    let scene = Scene::with("DELETE", 20);
+    let sql = "PRAGMA journal_mode=WAL";
+    // Stands for whatever else makes a commit fail: a sync, a full disk.
+    let refusing = || {
+        let mut connection = open(&scene.db);
+        connection.commit_hook(Some(|| true)).unwrap();
+        connection
+    };
+    assert_eq!(text(&refusing(), sql), "wal");
+    assert_eq!(journal_bytes(&scene.db), [1, 1]);
+    let connection = refusing();
+    let mut statement = connection.prepare(sql).unwrap();
+    let mut answers = statement.query([]).unwrap();
+    assert!(answers.next().unwrap().is_some());
+    assert!(answers.next().is_err());
 }
 
 /// An idle connection in rollback mode holds no lock: only the list of open files shows it.

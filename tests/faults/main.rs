@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use content::{Content, content, sidecars, snapshot, try_content, with_suffix};
+use content::{Content, content, sidecars, snapshot, tempdir, try_content, with_suffix};
 use engram_restore::archive::list;
 use engram_restore::sample::{SampleJournal, SampleOptions, create, write_hot};
-use engram_restore::storage::{FailAt, Recorder, Storage};
+use engram_restore::storage::{Fault, FaultAt, Recorder, Storage};
 use engram_restore::{
     BackupOptions, Destination, Engine, Error, Quiet, RestoreOptions, UndoOptions, Verdict, backup, restore, undo,
     verify,
@@ -66,11 +66,6 @@ enum Old {
     Rollback,
     Unopenable,
     Lost,
-}
-
-/// In memory where there is such a folder: the thousand runs here sync a lot.
-fn tempdir() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 impl Template {
@@ -225,7 +220,7 @@ fn sweep(mut one: impl FnMut(&Storage, &str) -> (bool, Vec<String>)) {
     for (errno, sticky) in [(EIO, false), (ENOSPC, true)] {
         for at in 0.. {
             assert!(at < TOO_MANY, "the sweep does not end");
-            let fail = Arc::new(FailAt::new(at, errno, sticky));
+            let fail = Arc::new(FaultAt::new(at, Fault::Error(errno), sticky));
             let name = format!("operation {at} fails{}", if sticky { STICKY } else { "" });
             let (succeeded, problems) = one(&Storage::intercepted(fail.clone()), &name);
             wrong.extend(problems.into_iter().map(|problem| format!("{name}: {problem}")));

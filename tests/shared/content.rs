@@ -37,7 +37,7 @@ impl fmt::Debug for Content {
 /// What an application finds that opens `database` with whatever lies beside it. It looks at a copy, so the folder
 /// stays as it is.
 pub(crate) fn try_content(database: &Utf8Path) -> Result<Content, String> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempdir();
     let copy = Utf8PathBuf::from_path_buf(folder.path().join("copy.db")).unwrap();
     fs::copy(database, &copy).map_err(|e| format!("{database}: {e}"))?;
     for suffix in ["-wal", "-journal"] {
@@ -47,6 +47,11 @@ pub(crate) fn try_content(database: &Utf8Path) -> Result<Content, String> {
         }
     }
     read(&copy).map_err(|e| format!("{database}: {e}"))?
+}
+
+/// In memory where there is such a folder: what is done there syncs a lot.
+pub(crate) fn tempdir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 #[track_caller]

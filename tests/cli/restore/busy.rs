@@ -4,9 +4,8 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::process::{Command, Stdio};
 
-use camino::Utf8Path;
-
 use super::{Hot, text};
+use crate::craft::{has_open, sleeps};
 use crate::processes::{Foreign, start};
 use crate::support::{ForeignWriter, wait_until};
 
@@ -120,12 +119,6 @@ fn another_run_that_holds_the_lock_is_named() {
     hot.scene.restore_latest();
 }
 
-/// Whether `pid` has a file open, as far as that can be seen.
-fn has_open(pid: u32, path: &Utf8Path) -> bool {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    entries.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == path.as_std_path()))
-}
-
 #[test]
 fn wait_waits_until_the_lock_is_let_go() {
     let hot = Hot::new();
@@ -154,6 +147,19 @@ fn wait_waits_until_the_holder_goes_away() {
     let mut output = String::new();
     run.stdout.take().unwrap().read_to_string(&mut output).unwrap();
     assert!(output.contains("\"ok\":true"), "{output}");
+    hot.assert_restored();
+}
+
+/// It holds no lock that the fold would wait for. Would catch a `--wait` that is only for those.
+#[test]
+fn wait_is_also_for_an_idle_connection_in_rollback_mode() {
+    let hot = Hot::in_rollback_mode();
+    let holder = Foreign::with(&hot.scene.db, "SELECT count(*) FROM observations");
+    let mut run = start(hot.scene.command(&["restore", "latest", "--wait", "600"]).stdout(Stdio::null()));
+    wait_until("it has looked again and again", || sleeps(run.id()) > 25 || run.try_wait().unwrap().is_some());
+    assert_eq!(run.try_wait().unwrap(), None, "it did not wait");
+    holder.close();
+    assert_eq!(run.wait().unwrap().code(), Some(0));
     hot.assert_restored();
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Hot, text};
+use super::{COMMIT, Hot, text};
 use crate::content::snapshot;
 use crate::support::{Run, Scene};
 
@@ -76,12 +76,13 @@ fn plan_comes_true() {
 /// It reports an interrupted restore and leaves it alone.
 #[test]
 fn interrupted_restore_is_reported_and_left_alone() {
-    let hot = Hot::new();
-    hot.scene.restore_latest();
-    fs::rename(hot.kept(), hot.scene.beside(".pre-restore.new")).unwrap();
-    for command in [&["restore", "latest"][..], &["undo"]] {
-        let run = dry(&hot.scene, &[command, &["--json"]].concat());
-        assert_ne!(run.status, Some(0), "{run:?}");
-        assert!(text(&run.json()["error"], "message").contains("interrupted"), "{run:?}");
+    for operation in [COMMIT, "rename-new engram.db.restore-intent engram.db.pre-restore.json"] {
+        let hot = Hot::new();
+        hot.scene.kill_before(&["restore", "latest"], operation);
+        for command in [&["restore", "latest"][..], &["undo"]] {
+            let json = dry(&hot.scene, &[command, &["--json"]].concat()).expect(5).json();
+            assert!(text(&json["error"], "message").contains("a restore was interrupted here"), "{json}");
+            assert!(text(&json["error"], "hint").contains("engram-restore recover"), "{json}");
+        }
     }
 }

@@ -1,12 +1,32 @@
-//! What a restore that died left beside the database.
+//! What a restore that was killed left beside the database, and what the next run makes of it. Where somebody's hand
+//! was in it too, that is added to what the killed one left.
 
 use std::fs;
+use std::process::Command;
+
+use camino::Utf8Path;
 
 use super::old_database::crash_in_transaction;
-use super::{Hot, ROWS, assert_warned, text};
-use crate::content::content;
-use crate::processes::Foreign;
+use super::{COMMIT, Hot, ROWS, assert_tidy, assert_warned, journal_bytes, text};
+use crate::content::{content, with_suffix};
+use crate::processes::{Foreign, start};
 use crate::support::Scene;
+
+const RESTORE: [&str; 2] = ["restore", "latest"];
+
+/// The databases that earlier restores have kept.
+fn generations(scene: &Scene) -> Vec<camino::Utf8PathBuf> {
+    let mut names = scene.names_with("engram.db.pre-restore.20");
+    names.retain(|name| name.ends_with(|last: char| last == 'Z' || last.is_ascii_digit()));
+    names.iter().map(|name| scene.dir.join(name)).collect()
+}
+
+/// Puts something in the database's place that SQLite cannot open, with a WAL.
+fn make_unopenable(scene: &Scene, main: &[u8], wal: &[u8]) {
+    fs::remove_file(scene.beside("-shm")).unwrap_or_default();
+    fs::write(&scene.db, main).unwrap();
+    fs::write(scene.beside("-wal"), wal).unwrap();
+}
 
 /// Would catch a staged file's journal that is replayed onto the next staged file after that was hashed.
 #[test]
@@ -27,237 +47,155 @@ fn leftover_staged_file_goes_with_its_journal() {
 /// Killed between preserve and commit: the old database has a second name, and that is no reason to refuse.
 #[test]
 fn second_name_of_the_live_database_is_taken_back() {
-    for staged in [true, false] {
-        let hot = Hot::in_rollback_mode();
-        fs::hard_link(&hot.scene.db, hot.scene.beside(".pre-restore.new")).unwrap();
-        if staged {
-            fs::copy(&hot.backup, hot.scene.beside(".restore-staged")).unwrap();
-        }
-        let run = hot.scene.run(&["restore", "latest", "--json"]).expect(0);
-        assert_warned(&run, "interrupted restore was undone");
-        hot.assert_restored();
+    let hot = Hot::new();
+    hot.scene.kill_before(&RESTORE, COMMIT);
+    assert!(hot.scene.beside(".pre-restore.new").exists());
+    let run = hot.scene.run(&["restore", "latest", "--json"]).expect(0);
+    assert_warned(&run, "interrupted restore was undone");
+    hot.assert_restored();
+    hot.assert_kept(&hot.kept());
+    assert_eq!(generations(&hot.scene), [""; 0]);
+}
+
+/// Nothing was committed, and somebody freed space by hand: "staged gone means committed" was wrong.
+#[test]
+fn staged_file_that_somebody_removed_is_no_proof_of_a_commit() {
+    for operation in ["sqlite fold", "link", COMMIT] {
+        let hot = Hot::new();
+        hot.scene.restore_latest();
+        let live = content(&hot.scene.db);
+        hot.scene.kill_before(&RESTORE, operation);
+        fs::remove_file(hot.scene.beside(".restore-staged")).unwrap();
+        let run = hot.scene.run(&["recover", "--json"]).expect(0);
+        assert_eq!(run.json()["outcome"], "undone", "before {operation}");
+        assert_warned(&run, "removed by somebody");
+        assert_eq!(content(&hot.scene.db), live);
+        assert_tidy(&hot.scene.db);
         hot.assert_kept(&hot.kept());
-        assert_eq!(hot.scene.names_with("engram.db.pre-restore.20"), [""; 0]);
     }
+}
+
+/// Killed between the fold and the commit: the old database is in rollback mode by then, and the record is all that
+/// still knows better.
+#[test]
+fn undone_restore_remembers_that_the_old_database_was_in_wal_mode() {
+    let hot = Hot::new();
+    hot.scene.kill_before(&RESTORE, COMMIT);
+    assert_eq!(journal_bytes(&hot.scene.db), [1, 1]);
+    hot.scene.run(&["recover"]).expect(0);
+    assert_eq!(journal_bytes(&hot.scene.db), [2, 2]);
+    assert_eq!(content(&hot.scene.db), hot.old);
+    assert_tidy(&hot.scene.db);
 }
 
 /// Killed between the commit and the rotation: the restore is finished first.
 #[test]
 fn old_database_under_its_first_name_is_rotated() {
     let hot = Hot::new();
-    hot.scene.restore_latest();
-    fs::rename(hot.kept(), hot.scene.beside(".pre-restore.new")).unwrap();
-    fs::rename(hot.scene.beside(".pre-restore.json"), hot.scene.beside(".pre-restore.new.json")).unwrap();
+    hot.scene.kill_after(&RESTORE, COMMIT);
     let run = hot.scene.run(&["undo", "--json"]).expect(0);
     assert_warned(&run, "interrupted restore was finished");
     assert_eq!(content(&hot.scene.db), hot.old);
     assert_eq!(content(&hot.kept()), hot.new);
 }
 
+/// Would catch a recovery that removes the earlier generation, or gives its name away.
 #[test]
 fn finished_restore_keeps_earlier_generations() {
     let hot = Hot::new();
     hot.scene.restore_latest();
-    fs::rename(hot.kept(), hot.scene.beside(".pre-restore.new")).unwrap();
-    fs::rename(hot.scene.beside(".pre-restore.json"), hot.scene.beside(".pre-restore.new.json")).unwrap();
-    fs::write(hot.kept(), "an earlier one").unwrap();
+    hot.scene.kill_after(&RESTORE, COMMIT);
     hot.scene.restore_latest();
     hot.assert_restored();
     assert_eq!(content(&hot.kept()), hot.new);
-    let names = hot.scene.names_with("engram.db.pre-restore.20");
-    let earlier: Vec<_> =
-        names.iter().filter(|name| name.ends_with(|c: char| c == 'Z' || c.is_ascii_digit())).collect();
-    assert_eq!(earlier.len(), 2, "{names:?}");
-    let bytes: Vec<_> = earlier.iter().map(|name| fs::read(hot.scene.dir.join(name)).unwrap()).collect();
-    assert!(bytes.iter().any(|bytes| bytes == b"an earlier one"), "{names:?}");
-    let is_old = |bytes: &Vec<u8>| bytes.starts_with(b"SQLite format 3\0");
-    assert!(bytes.iter().any(is_old), "{names:?}");
+    let mut rows: Vec<_> = generations(&hot.scene).iter().map(|kept| content(kept).observations).collect();
+    rows.sort_unstable();
+    assert_eq!(rows, [hot.new.observations, hot.old.observations]);
 }
 
-/// Names and inodes do not tell what happened: a person has to look.
-#[test]
-fn unexplained_leftovers_are_refused_and_not_touched() {
-    let combinations: &[&[&str]] = &[
-        &[".restore-intent"],
-        &[".restore-intent", ".restore-staged"],
-        &[".pre-restore.new-wal"],
-        &[".pre-restore.new-journal", ".restore-staged"],
-        &[".pre-restore.new", ".restore-staged"],
-        &[".pre-restore.new", ".pre-restore.new-wal", ".restore-staged"],
-    ];
-    for combination in combinations {
-        let hot = Hot::new();
-        for suffix in *combination {
-            fs::write(hot.scene.beside(suffix), [0x5a; 4096]).unwrap();
-        }
-        for command in [&["restore", "latest"][..], &["undo"], &["restore", "latest", "--dry-run"]] {
-            let error = hot.assert_refused(command, 5, "failed");
-            assert!(text(&error, "message").contains("interrupted restore"), "{combination:?}: {error}");
-            assert!(error["hint"].is_string(), "{combination:?}: {error}");
-        }
-        assert_eq!(content(&hot.scene.db), hot.old, "{combination:?}");
-    }
-}
-
-#[test]
-fn lost_database_beside_an_old_one_under_its_first_name_is_refused() {
-    let hot = Hot::in_rollback_mode();
-    fs::rename(&hot.scene.db, hot.scene.beside(".pre-restore.new")).unwrap();
-    hot.assert_refused(&["restore", "latest"], 5, "failed");
-    assert_eq!(content(&hot.scene.beside(".pre-restore.new")), hot.old);
-}
-
-/// Killed in the rotation, after the earlier database was moved on and before its WAL followed: that WAL is neither
-/// lost nor left beside the old database that now gets the name.
-#[test]
-fn rotation_that_stopped_half_way_neither_loses_nor_mixes_a_kept_wal() {
-    let hot = Hot::new();
-    let earlier_wal = [0x33; 5000];
-    hot.scene.restore_latest();
-    let generation = hot.scene.beside(".pre-restore.2026-11-22T05-30-00Z");
-    fs::rename(hot.kept(), hot.scene.beside(".pre-restore.new")).unwrap();
-    fs::write(&generation, [0x5a; 8192]).unwrap();
-    fs::write(hot.scene.beside(".pre-restore-wal"), earlier_wal).unwrap();
-    let run = hot.scene.run(&["restore", "latest", "--json"]);
-    if run.status == Some(0) {
-        let wals: Vec<_> = Scene::names(&hot.scene.dir).into_iter().filter(|name| name.ends_with("-wal")).collect();
-        assert_eq!(wals.len(), 1, "{wals:?}");
-        assert_eq!(fs::read(hot.scene.dir.join(&wals[0])).unwrap(), earlier_wal);
-        let main = wals[0].strip_suffix("-wal").unwrap();
-        let beside = fs::read(hot.scene.dir.join(main));
-        let is_its_own = beside.map_or(true, |bytes| bytes == [0x5a; 8192]);
-        assert!(is_its_own, "the WAL of an earlier database lies beside {main}: {:?}", Scene::names(&hot.scene.dir));
-    } else {
-        assert!(hot.scene.beside(".pre-restore-wal").exists());
-    }
-}
-
-/// The same with an unopenable database being replaced: its WAL must not replace the one of the earlier generation.
-#[test]
-fn rotation_that_stopped_half_way_does_not_overwrite_a_kept_wal() {
-    let hot = Hot::new();
-    hot.scene.restore_latest();
-    fs::rename(hot.kept(), hot.scene.beside(".pre-restore.new")).unwrap();
-    fs::write(hot.scene.beside(".pre-restore.new-wal"), [0x77; 6000]).unwrap();
-    fs::write(hot.scene.beside(".pre-restore.2026-11-22T05-30-00Z"), [0x5a; 8192]).unwrap();
-    fs::write(hot.scene.beside(".pre-restore-wal"), [0x33; 5000]).unwrap();
-    // Whatever it answers: both are somewhere afterwards.
-    hot.scene.run(&["undo", "--json"]);
-    let all: Vec<_> = Scene::names(&hot.scene.dir)
-        .into_iter()
-        .filter(|name| name != "backups")
-        .map(|name| fs::read(hot.scene.dir.join(name)).unwrap())
-        .collect();
-    assert!(all.iter().any(|bytes| *bytes == [0x33; 5000]), "{:?}", Scene::names(&hot.scene.dir));
-    assert!(all.iter().any(|bytes| *bytes == [0x77; 6000]), "{:?}", Scene::names(&hot.scene.dir));
-}
-
-/// A restore that is refused early does not leave its own leftovers for the next.
-#[test]
-fn refused_restore_leaves_no_staged_file() {
-    let hot = Hot::new();
-    super::bad_backup::flip(&hot.backup, 30_000);
-    hot.assert_refused(&["restore", "latest"], 1, "damaged");
-    super::bad_backup::flip(&hot.backup, 30_000);
-    hot.scene.restore_latest();
-    hot.assert_restored();
-    assert_eq!(hot.new.observations, ROWS);
-}
-
-/// Killed between the fold and the commit: the old database is in rollback mode by then, and the note beside its second
-/// name is all that still knows better.
-#[test]
-fn undone_restore_remembers_that_the_old_database_was_in_wal_mode() {
-    let hot = Hot::in_rollback_mode();
-    fs::hard_link(&hot.scene.db, hot.scene.beside(".pre-restore.new")).unwrap();
-    let note = serde_json::json!({
-        "journal_mode": "wal", "kept_at": "2026-11-22T05:30:00Z", "replaced_by": hot.backup,
-    });
-    fs::write(hot.scene.beside(".pre-restore.new.json"), note.to_string()).unwrap();
-    hot.scene.restore_latest();
-    hot.assert_restored();
-    hot.scene.run(&["undo"]).expect(0);
-    assert_eq!(content(&hot.scene.db), hot.old);
-    assert_eq!(super::journal_bytes(&hot.scene.db), [2, 2]);
-}
-
-/// Nothing was committed, and somebody freed space by hand: "staged gone means committed" was wrong. Would catch a next
-/// run that calls the old database the new one, or takes a note without its database for anything.
-#[test]
-fn note_alone_is_no_proof_of_a_commit() {
-    let hot = Hot::new();
-    hot.scene.restore_latest();
-    let note = fs::read(hot.scene.beside(".pre-restore.json")).unwrap();
-    for kept_has_a_note in [true, false] {
-        if !kept_has_a_note {
-            fs::remove_file(hot.kept()).unwrap();
-            fs::remove_file(hot.scene.beside(".pre-restore.json")).unwrap();
-        }
-        fs::write(hot.scene.beside(".pre-restore.new.json"), &note).unwrap();
-        let run = hot.scene.run(&["backup"]).expect(0);
-        assert!(!run.stderr.contains("finished"), "{run:?}");
-        assert!(!hot.scene.beside(".pre-restore.new.json").exists());
-        assert_eq!(fs::exists(hot.scene.beside(".pre-restore.json")).unwrap(), kept_has_a_note);
-    }
-}
-
-/// Where there are no hard links, the old database is copied, and a crash may cut the copy short.
-#[test]
-fn half_a_copy_of_the_old_database_is_not_taken_for_it() {
-    let hot = Hot::new();
-    fs::write(hot.scene.beside(".pre-restore.new"), "half a copy").unwrap();
-    let error = hot.assert_refused(&["restore", "latest"], 5, "failed");
-    assert!(text(&error, "message").contains(".pre-restore.new"), "{error}");
-    // A backup needs none of it, and says what it left.
-    let run = hot.scene.run(&["backup"]).expect(0);
-    assert_warned(&run, "left as it is");
-}
-
-/// The same, complete: equal to the live file byte for byte, so nothing was committed and nothing is lost with it.
-#[test]
-fn whole_copy_of_the_old_database_is_taken_back() {
-    let hot = Hot::in_rollback_mode();
-    fs::copy(&hot.scene.db, hot.scene.beside(".pre-restore.new")).unwrap();
-    fs::copy(&hot.backup, hot.scene.beside(".restore-staged")).unwrap();
-    let run = hot.scene.run(&["backup"]).expect(0);
-    assert_warned(&run, "interrupted restore was undone");
-    assert!(!hot.scene.beside(".pre-restore.new").exists());
-    assert_eq!(content(&hot.scene.db), hot.old);
-}
-
-/// Whatever keeps the rotation from its work is found while there is nothing to lose yet.
-#[test]
-fn restore_that_could_not_keep_the_old_database_is_refused_before_it() {
-    let hot = Hot::new();
-    hot.scene.restore_latest();
-    fs::remove_file(hot.scene.beside(".pre-restore.json")).unwrap();
-    fs::create_dir(hot.scene.beside(".pre-restore.json")).unwrap();
-    for arguments in [&["restore", "latest"][..], &["restore", "latest", "--dry-run"]] {
-        hot.assert_refused(arguments, 5, "failed");
-    }
-    let long = hot.scene.dir.join(format!("{}.db", "x".repeat(215)));
-    fs::copy(&hot.backup, &long).unwrap();
-    let backup = hot.backup.as_str();
-    let json = hot.scene.run(&["restore", backup, "--db", long.as_str(), "--json"]).expect(2).json();
-    assert!(text(&json["error"], "message").contains("too long"), "{json}");
-    hot.scene.run(&["backup", "--db", long.as_str()]).expect(0);
-}
-
-/// The same backup restored twice, killed between commit and rotation: old and new are equal then. Would catch a
-/// recovery that takes the committed restore for one that never happened, and forgets the earlier old database.
+/// The same backup restored twice in rollback mode: old and new are equal byte for byte. Would catch a recovery that
+/// takes the committed restore for one that never happened, and forgets the earlier old database.
 #[test]
 fn equal_content_is_no_proof_that_nothing_was_committed() {
     let hot = Hot::in_rollback_mode();
+    hot.scene.backup();
     hot.scene.restore_latest();
-    hot.scene.restore_latest();
-    // As the second one left it before its rotation was done.
-    fs::rename(hot.kept(), hot.scene.beside(".pre-restore.new")).unwrap();
-    fs::rename(hot.scene.beside(".pre-restore.json"), hot.scene.beside(".pre-restore.new.json")).unwrap();
-    fs::copy(hot.scene.beside(".pre-restore.new"), &hot.scene.db).unwrap();
+    hot.scene.kill_after(&RESTORE, COMMIT);
+    assert_eq!(fs::read(&hot.scene.db).unwrap(), fs::read(hot.scene.beside(".pre-restore.new")).unwrap());
     let run = hot.scene.run(&["backup"]).expect(0);
     assert_warned(&run, "interrupted restore was finished");
-    assert_eq!(content(&hot.kept()), hot.new);
-    assert_eq!(hot.scene.names_with("engram.db.pre-restore.20").len(), 2);
+    assert_eq!(content(&hot.kept()), hot.old);
+    assert_eq!(generations(&hot.scene).len(), 1);
+}
+
+/// Killed before the last rename: nothing but the record's own word tells that it was committed. Would catch a restore
+/// that does not write that down, so that a recovery calls the new database the old one.
+#[test]
+fn record_says_that_it_was_committed_when_the_files_do_not() {
+    let hot = Hot::new();
+    hot.scene.kill_before(&RESTORE, "rename-new engram.db.restore-intent engram.db.pre-restore.json");
+    let run = hot.scene.run(&["recover", "--json"]).expect(0);
+    assert_eq!(run.json()["outcome"], "finished");
+    hot.assert_restored();
+    hot.assert_kept(&hot.kept());
+    assert!(hot.scene.beside(".pre-restore.json").exists());
+}
+
+/// Would catch a recovery that gives an earlier kept database the note of another, and an undo in the wrong journal mode.
+#[test]
+fn note_of_an_earlier_one_is_not_replaced_where_somebody_removed_the_old_database() {
+    let hot = Hot::new();
+    hot.scene.restore_latest();
+    let note = fs::read(hot.scene.beside(".pre-restore.json")).unwrap();
+    hot.scene.kill_before(&RESTORE, "rename-new engram.db.pre-restore engram.db.pre-restore.20");
+    fs::remove_file(hot.scene.beside(".pre-restore.new")).unwrap();
+    hot.scene.run(&["recover"]).expect(0);
+    hot.assert_kept(&hot.kept());
+    assert_eq!(fs::read(hot.scene.beside(".pre-restore.json")).unwrap(), note);
+    assert!(!hot.scene.beside(".restore-intent").exists());
+}
+
+/// The same where a recovery was killed there.
+#[test]
+fn killed_recovery_knows_that_the_restore_was_committed() {
+    let hot = Hot::new();
+    hot.scene.kill_after(&RESTORE, COMMIT);
+    hot.scene.kill_before(&["recover"], "rename-new engram.db.restore-intent engram.db.pre-restore.json");
+    assert_eq!(hot.scene.run(&["recover", "--json"]).expect(0).json()["outcome"], "finished");
+    hot.assert_restored();
+    hot.assert_kept(&hot.kept());
+}
+
+/// Two restores over databases that SQLite cannot open, the second killed at each rename of its rotation: no WAL is
+/// lost, none lies beside another database.
+#[test]
+fn killed_rotation_neither_loses_nor_mixes_kept_wals() {
+    let ([first, first_wal], [second, second_wal]) =
+        ([&[0x5a; 8192][..], &[0x33; 5000]], [&[0x66; 4096][..], &[0x77; 600]]);
+    for operation in [
+        "rename-new engram.db.pre-restore-wal",
+        "rename-new engram.db.pre-restore engram.db.pre-restore.20",
+        "rename-new engram.db.pre-restore.json",
+        "rename-new engram.db.pre-restore.new-wal engram.db.pre-restore-wal",
+        "rename-new engram.db.pre-restore.new engram.db.pre-restore",
+        "rename-new engram.db.restore-intent engram.db.pre-restore.json",
+    ] {
+        let hot = Hot::new();
+        make_unopenable(&hot.scene, first, first_wal);
+        hot.scene.restore_latest();
+        make_unopenable(&hot.scene, second, second_wal);
+        hot.scene.kill_before(&RESTORE, operation);
+        let json = hot.scene.run(&["recover", "--json"]).expect(0).json();
+        assert_eq!(json["outcome"], "finished", "before {operation}");
+        hot.assert_restored();
+        let earlier = generations(&hot.scene);
+        assert_eq!(earlier.len(), 1, "before {operation}: {:?}", Scene::names(&hot.scene.dir));
+        for (kept, main, wal) in [(&earlier[0], first, first_wal), (&hot.kept(), second, second_wal)] {
+            assert!(fs::read(kept).unwrap() == main, "before {operation}: {kept}");
+            assert!(fs::read(with_suffix(kept, "-wal")).unwrap() == wal, "before {operation}: {kept}-wal");
+            assert!(with_suffix(kept, ".json").exists(), "before {operation}: {kept}.json");
+        }
+    }
 }
 
 /// Somebody wrote into the kept database and died, and the next rotation was killed after it had moved the WAL.
@@ -268,17 +206,217 @@ fn wal_of_a_kept_database_is_joined_again_after_a_killed_rotation() {
     Foreign::with(&hot.kept(), "PRAGMA journal_mode=WAL").close();
     engram_restore::sample::write_hot(&hot.kept(), 5, 9).unwrap();
     let kept = content(&hot.kept());
-    let name = hot.scene.names_with("engram.db.pre-restore");
-    assert!(name.contains(&"engram.db.pre-restore-wal".to_owned()), "{name:?}");
-    // What a restore that was killed in its rotation leaves: committed, and the earlier WAL already under its new name.
-    hot.scene.run(&["restore", "latest"]).expect(0);
-    let moved = hot.scene.names_with("engram.db.pre-restore.20");
-    let main = moved.iter().find(|name| name.ends_with(|c: char| c == 'Z' || c.is_ascii_digit())).unwrap();
-    fs::rename(hot.kept(), hot.scene.beside(".pre-restore.new")).unwrap();
-    fs::rename(hot.scene.beside(".pre-restore.json"), hot.scene.beside(".pre-restore.new.json")).unwrap();
-    fs::rename(hot.scene.dir.join(main), hot.kept()).unwrap();
-    fs::rename(hot.scene.dir.join(format!("{main}.json")), hot.scene.beside(".pre-restore.json")).unwrap();
-    assert!(hot.scene.dir.join(format!("{main}-wal")).exists());
+    hot.scene.kill_before(&RESTORE, "rename-new engram.db.pre-restore engram.db.pre-restore.20");
     hot.scene.run(&["backup"]).expect(0);
-    assert_eq!(content(&hot.scene.dir.join(main)), kept);
+    assert_eq!(content(&generations(&hot.scene)[0]), kept);
+}
+
+/// The sidecars of what SQLite could not open were moved aside. They go back, but never beside another file than the
+/// one they belong to: SQLite would replay them onto it.
+#[test]
+fn sidecars_go_back_only_beside_the_very_file_that_they_belong_to() {
+    let (main, wal) = ([0x5a; 8192], [0x33; 5000]);
+    for is_changed in [false, true] {
+        let hot = Hot::new();
+        make_unopenable(&hot.scene, &main, &wal);
+        hot.scene.kill_before(&RESTORE, COMMIT);
+        assert_eq!(fs::read(hot.scene.beside(".pre-restore.new-wal")).unwrap(), wal);
+        if is_changed {
+            // As a program does that writes into the file: `.pre-restore.new` is the same one.
+            fs::OpenOptions::new().append(true).open(&hot.scene.db).map(|file| file.set_len(9000)).unwrap().unwrap();
+        }
+        let json = hot.scene.run(&["recover", "--json"]).expect(0).json();
+        assert_eq!(json["outcome"], "undone");
+        let kept = json["kept"].as_array().unwrap();
+        let aside = if is_changed { Utf8Path::new(kept[0].as_str().unwrap()) } else { &*hot.scene.beside("-wal") };
+        assert_eq!(fs::read(aside).unwrap(), wal);
+        assert_eq!(hot.scene.beside("-wal").exists(), !is_changed, "{json}");
+        assert_eq!(kept.len(), usize::from(is_changed), "{json}");
+    }
+}
+
+/// Whoever has the file open may be about to make sidecars of its own.
+#[test]
+fn sidecars_do_not_go_back_beside_a_file_that_somebody_has_open() {
+    let hot = Hot::new();
+    make_unopenable(&hot.scene, &[0x5a; 8192], &[0x33; 5000]);
+    hot.scene.kill_before(&RESTORE, COMMIT);
+    let mut holder = start(Command::new("sleep").arg("1000").stdin(fs::File::open(&hot.scene.db).unwrap()));
+    let refused = hot.scene.run(&["recover", "--json"]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(text(&refused.expect(3).json()["error"], "message").contains("sleep 1000"));
+    assert!(!hot.scene.beside("-wal").exists());
+    hot.scene.run(&["recover"]).expect(0);
+    assert_eq!(fs::read(hot.scene.beside("-wal")).unwrap(), [0x33; 5000]);
+}
+
+#[test]
+fn sidecars_that_go_back_replace_none_that_somebody_made() {
+    let hot = Hot::new();
+    make_unopenable(&hot.scene, &[0x5a; 8192], &[0x33; 5000]);
+    hot.scene.kill_before(&RESTORE, COMMIT);
+    fs::write(hot.scene.beside("-wal"), "of somebody").unwrap();
+    let json = hot.scene.run(&["recover", "--json"]).expect(0).json();
+    assert_eq!(fs::read_to_string(hot.scene.beside("-wal")).unwrap(), "of somebody");
+    assert_eq!(fs::read(json["kept"][0].as_str().unwrap()).unwrap(), [0x33; 5000]);
+}
+
+/// Somebody put another database in the place of the old one after the crash: what the restore had kept is the only
+/// copy then.
+#[test]
+fn second_name_of_a_database_that_was_replaced_since_is_kept() {
+    let hot = Hot::new();
+    hot.scene.kill_before(&RESTORE, COMMIT);
+    let other = Scene::with_rows(20);
+    fs::rename(&other.db, &hot.scene.db).unwrap();
+    let theirs = content(&hot.scene.db);
+    let run = hot.scene.run(&["recover", "--json"]).expect(0);
+    assert_warned(&run, "what somebody put there since");
+    assert_eq!(content(&hot.scene.db), theirs);
+    assert_eq!(run.json()["kept"][0], generations(&hot.scene)[0].as_str());
+    assert_eq!(content(&generations(&hot.scene)[0]), hot.old);
+    assert_tidy(&hot.scene.db);
+}
+
+/// The same where it was kept with its WAL, and the recovery was killed between the two.
+#[test]
+fn second_name_that_is_kept_and_its_wal_stay_together() {
+    let hot = Hot::new();
+    make_unopenable(&hot.scene, &[0x5a; 8192], &[0x33; 5000]);
+    hot.scene.kill_before(&RESTORE, COMMIT);
+    fs::rename(&Scene::with_rows(20).db, &hot.scene.db).unwrap();
+    hot.scene.kill_before(&["recover"], "rename-new engram.db.pre-restore.new engram.db.pre-restore.20");
+    let json = hot.scene.run(&["recover", "--json"]).expect(0).json();
+    let kept = Utf8Path::new(json["kept"][0].as_str().unwrap());
+    assert_eq!(fs::read(kept).unwrap(), [0x5a; 8192]);
+    assert_eq!(fs::read(with_suffix(kept, "-wal")).unwrap(), [0x33; 5000]);
+    assert_eq!(generations(&hot.scene), [kept]);
+}
+
+/// Names and inodes do not tell what happened: a person has to look.
+#[test]
+fn unexplained_leftovers_are_refused_and_not_touched() {
+    let combinations: &[&[&str]] = &[
+        &[".restore-intent"],
+        &[".restore-intent", ".restore-staged", ".pre-restore.new-wal"],
+        &[".pre-restore.new"],
+        &[".pre-restore.new-wal"],
+        &[".pre-restore.new-journal", ".restore-staged"],
+        &[".pre-restore.new", ".restore-staged"],
+        &[".pre-restore.new", ".pre-restore.new-wal", ".restore-staged"],
+    ];
+    for combination in combinations {
+        let hot = Hot::new();
+        for suffix in *combination {
+            fs::write(hot.scene.beside(suffix), [0x5a; 4096]).unwrap();
+        }
+        for command in
+            [&RESTORE[..], &["undo"], &["recover"], &["recover", "--dry-run"], &["restore", "latest", "--dry-run"]]
+        {
+            let error = hot.assert_refused(command, 5, "failed");
+            assert!(text(&error, "message").contains("interrupted restore"), "{combination:?}: {error}");
+            for suffix in *combination {
+                assert!(
+                    text(&error, "message").contains(hot.scene.beside(suffix).as_str()),
+                    "{combination:?}: {error}"
+                );
+            }
+            assert!(text(&error, "hint").contains("runbook"), "{combination:?}: {error}");
+        }
+        assert_eq!(content(&hot.scene.db), hot.old, "{combination:?}");
+    }
+}
+
+/// A backup needs nothing of it, and says what it left; but not if a sidecar of the live database is among it.
+#[test]
+fn backup_goes_on_beside_what_is_not_explained() {
+    let hot = Hot::new();
+    fs::write(hot.scene.beside(".pre-restore.new"), "of somebody").unwrap();
+    let run = hot.scene.run(&["backup"]).expect(0);
+    assert_warned(&run, "left as it is");
+    fs::write(hot.scene.beside(".pre-restore.new-wal"), "of somebody").unwrap();
+    hot.assert_refused(&["backup"], 5, "failed");
+}
+
+/// It is written before anything else is done: with a staged file beside it, nothing was.
+#[test]
+fn torn_record_beside_a_staged_file_means_that_nothing_was_done() {
+    let hot = Hot::new();
+    hot.scene.kill_before(&RESTORE, "sqlite fold");
+    fs::write(hot.scene.beside(".restore-intent"), [0; 500]).unwrap();
+    let json = hot.scene.run(&["recover", "--json"]).expect(0).json();
+    assert_eq!(json["outcome"], "undone");
+    assert_eq!(content(&hot.scene.db), hot.old);
+    assert_tidy_but_for_wal(&hot);
+}
+
+#[track_caller]
+fn assert_tidy_but_for_wal(hot: &Hot) {
+    let names = Scene::names(&hot.scene.dir);
+    assert_eq!(names, ["backups", "engram.db", "engram.db-shm", "engram.db-wal", "engram.db.restore-lock"]);
+}
+
+#[test]
+fn lost_database_beside_an_old_one_under_its_first_name_is_refused() {
+    let hot = Hot::in_rollback_mode();
+    fs::rename(&hot.scene.db, hot.scene.beside(".pre-restore.new")).unwrap();
+    hot.assert_refused(&RESTORE, 5, "failed");
+    assert_eq!(content(&hot.scene.beside(".pre-restore.new")), hot.old);
+}
+
+/// A restore that is refused early does not leave its own leftovers for the next.
+#[test]
+fn refused_restore_leaves_no_staged_file() {
+    let hot = Hot::new();
+    super::bad_backup::flip(&hot.backup, 30_000);
+    hot.assert_refused(&RESTORE, 1, "damaged");
+    super::bad_backup::flip(&hot.backup, 30_000);
+    hot.scene.restore_latest();
+    hot.assert_restored();
+    assert_eq!(hot.new.observations, ROWS);
+}
+
+/// Where there are no hard links, the old database is copied, and a crash may cut the copy short.
+#[test]
+fn half_a_copy_of_the_old_database_is_not_taken_for_it() {
+    let hot = Hot::new();
+    hot.scene.kill_before(&RESTORE, "link");
+    fs::write(hot.scene.beside(".restore-copy"), "half a copy").unwrap();
+    let json = hot.scene.run(&["recover", "--json"]).expect(0).json();
+    assert_eq!((&json["outcome"], &json["kept"]), (&"undone".into(), &serde_json::json!([])));
+    assert_eq!(content(&hot.scene.db), hot.old);
+    assert_tidy(&hot.scene.db);
+}
+
+/// The same, complete: equal to the live file byte for byte, so nothing is lost with it.
+#[test]
+fn whole_copy_of_the_old_database_is_taken_back() {
+    let hot = Hot::in_rollback_mode();
+    hot.scene.kill_before(&RESTORE, COMMIT);
+    fs::remove_file(hot.scene.beside(".pre-restore.new")).unwrap();
+    fs::copy(&hot.scene.db, hot.scene.beside(".pre-restore.new")).unwrap();
+    let run = hot.scene.run(&["backup"]).expect(0);
+    assert_warned(&run, "interrupted restore was undone");
+    assert_eq!(content(&hot.scene.db), hot.old);
+    assert_tidy(&hot.scene.db);
+    assert_eq!(generations(&hot.scene), [""; 0]);
+}
+
+/// Whatever keeps the rotation from its work is found while there is nothing to lose yet.
+#[test]
+fn restore_that_could_not_keep_the_old_database_is_refused_before_it() {
+    let hot = Hot::new();
+    hot.scene.restore_latest();
+    fs::remove_file(hot.scene.beside(".pre-restore.json")).unwrap();
+    fs::create_dir(hot.scene.beside(".pre-restore.json")).unwrap();
+    for arguments in [&RESTORE[..], &["restore", "latest", "--dry-run"]] {
+        hot.assert_refused(arguments, 5, "failed");
+    }
+    let long = hot.scene.dir.join(format!("{}.db", "x".repeat(215)));
+    fs::copy(&hot.backup, &long).unwrap();
+    let backup = hot.backup.as_str();
+    let json = hot.scene.run(&["restore", backup, "--db", long.as_str(), "--json"]).expect(2).json();
+    assert!(text(&json["error"], "message").contains("too long"), "{json}");
+    hot.scene.run(&["backup", "--db", long.as_str()]).expect(0);
 }

@@ -49,6 +49,18 @@ fn orphaned_wal_of_a_lost_database_is_kept_aside_and_not_replayed() {
     assert!(orphans[0].starts_with("engram.db.orphan-20"), "{orphans:?}");
 }
 
+/// Would catch a sidecar that cannot be followed and so counts as absent: SQLite would fail at it, beside the new one.
+#[test]
+fn orphan_that_leads_nowhere_is_kept_aside_too() {
+    let hot = Hot::in_rollback_mode();
+    fs::remove_file(&hot.scene.db).unwrap();
+    std::os::unix::fs::symlink("/nowhere/engram.db-wal", hot.scene.beside("-wal")).unwrap();
+    let json = hot.scene.restore_latest();
+    hot.assert_restored();
+    let orphan = camino::Utf8Path::new(json["orphans"][0].as_str().unwrap());
+    assert_eq!(orphan.read_link_utf8().unwrap(), "/nowhere/engram.db-wal");
+}
+
 #[test]
 fn orphaned_journal_of_a_lost_database_is_kept_aside_and_not_replayed() {
     let hot = Hot::in_rollback_mode();
@@ -220,6 +232,16 @@ fn header_with_a_damaged_page_size_is_kept_with_its_wal() {
     let mut main = [0; 4096];
     main[..16].copy_from_slice(b"SQLite format 3\0");
     main[16..20].copy_from_slice(&[0x11, 0x11, 2, 2]);
+    replace_unopenable(&main, Some(&[0x33; 5000]), None);
+}
+
+/// SQLite opens it as far as its WAL, and only then finds that it is none. Would catch a connection that folds and
+/// deletes that WAL when it is closed.
+#[test]
+fn header_with_damaged_payload_fractions_is_kept_with_its_wal() {
+    let mut main = [0; 4096];
+    main[..16].copy_from_slice(b"SQLite format 3\0");
+    main[16..24].copy_from_slice(&[0x10, 0, 2, 2, 0, 1, 1, 1]);
     replace_unopenable(&main, Some(&[0x33; 5000]), None);
 }
 

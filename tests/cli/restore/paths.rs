@@ -25,6 +25,21 @@ fn symlink_stays_and_the_file_behind_it_is_replaced() {
     assert_eq!(Scene::names(&elsewhere), ["link.db"]);
 }
 
+/// Would catch a restore onto the live database's WAL, which a slip in completing a name is enough for.
+#[test]
+fn name_that_belongs_to_another_database_is_no_target() {
+    let hot = Hot::new();
+    let before = snapshot(&hot.scene.dir);
+    for suffix in ["-wal", "-journal", ".restore-staged", ".restore-intent", ".pre-restore", ".orphan-x"] {
+        let target = hot.scene.beside(suffix);
+        for command in [&["restore", hot.backup.as_str()][..], &["undo"], &["recover"]] {
+            let arguments = [command, &["--db", target.as_str()]].concat();
+            assert_refused(&hot.scene, &arguments, 2, "usage");
+        }
+    }
+    assert_eq!(snapshot(&hot.scene.dir), before);
+}
+
 #[test]
 fn symlinked_folder_is_followed() {
     let hot = Hot::new();

@@ -10,9 +10,6 @@ use crate::storage::Storage;
 /// The sidecars that go aside together with a database that could not be opened.
 pub(crate) const KEPT_SIDECARS: [&str; 2] = ["-wal", "-journal"];
 
-/// What a database that was kept aside has beside it: its journal mode and where it came from, as JSON.
-pub(crate) const KEPT_INFO: &str = ".json";
-
 /// Names beside one database. Every one of them begins with the database's own name.
 #[derive(Clone, Debug)]
 pub(crate) struct Beside {
@@ -43,6 +40,16 @@ impl Beside {
         self.named(".restore-intent")
     }
 
+    /// That record while it is written.
+    pub(crate) fn intent_new(&self) -> Utf8PathBuf {
+        self.named(".restore-intent.new")
+    }
+
+    /// A copy of the old database while it is made, where the file system has no hard links.
+    pub(crate) fn copy(&self) -> Utf8PathBuf {
+        self.named(".restore-copy")
+    }
+
     /// The old database of the restore that is under way.
     pub(crate) fn kept_new(&self) -> Utf8PathBuf {
         self.named(".pre-restore.new")
@@ -53,9 +60,9 @@ impl Beside {
         self.named(".pre-restore")
     }
 
-    /// An earlier one.
-    pub(crate) fn generation(&self, at: Timestamp, number: u32) -> Utf8PathBuf {
-        Utf8PathBuf::from(with_time(&format!("{}.", self.kept()), at, number))
+    /// An earlier one, by what its record calls it.
+    pub(crate) fn generation(&self, suffix: &str) -> Utf8PathBuf {
+        self.named(&format!(".pre-restore{suffix}"))
     }
 
     /// Where the sidecar of a database that is lost goes. No database ever has a name that this belongs to.

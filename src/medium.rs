@@ -1,0 +1,70 @@
+//! What sort of file system a database lies on, as far as promises depend on it.
+
+use camino::Utf8Path;
+
+use crate::error::{Error, Result};
+use crate::storage::parent_of;
+
+/// File systems behind which another machine or another program stands, by the number that `statfs` gives
+/// (`linux/magic.h`): locks, leases and the list of open files may end here, and a sync is only as good as theirs.
+const FOREIGN: [(u32, &str); 13] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xff53_4d42, "SMB (cifs)"),
+    (0xfe53_4d42, "SMB (smb3)"),
+    (0x0102_1997, "9p"),
+    (0x00c3_6400, "Ceph"),
+    (0x5346_414f, "AFS"),
+    (0x6b41_4653, "AFS"),
+    (0x7375_7245, "Coda"),
+    (0x7461_636f, "OCFS2"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x786f_4256, "a shared folder of VirtualBox"),
+    (0x6573_5546, "FUSE"),
+];
+
+/// The name of the file system under `database`, if the promises of a restore are weaker there.
+///
+/// # Errors
+///
+/// If the system cannot say.
+pub(crate) fn foreign_file_system(database: &Utf8Path) -> Result<Option<&'static str>> {
+    let folder = parent_of(database);
+    let found = rustix::fs::statfs(folder.as_str()).map_err(|e| Error::io("ask for the file system of", folder, e))?;
+    Ok(name_of(found.f_type))
+}
+
+/// What people should know about it.
+pub(crate) fn warning(name: &str, database: &Utf8Path) -> String {
+    format!(
+        "{database} lies on {name}: programs on other machines that use it are not seen, and what a sync promises there \
+         is that file system's word"
+    )
+}
+
+/// The number's width and sign differ between machines; its 32 bits do not.
+fn name_of(number: impl Into<i128>) -> Option<&'static str> {
+    let number: i128 = number.into();
+    FOREIGN.iter().find(|(known, _)| i128::from(*known) == number & 0xffff_ffff).map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_told_from_local_ones() {
+        assert_eq!(name_of(0x6969), Some("NFS"));
+        assert_eq!(name_of(0xff53_4d42_u32.cast_signed()), Some("SMB (cifs)"));
+        assert_eq!(name_of(0xff53_4d42_i64), Some("SMB (cifs)"));
+        for local in [0xef53, 0x5846_5342, 0x9123_683e_i64, 0x0102_1994, 0x794c_7630] {
+            assert_eq!(name_of(local), None, "{local:x}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let database = Utf8Path::from_path(folder.path()).unwrap().join("engram.db");
+        let found = foreign_file_system(&database).unwrap();
+        assert!(found.is_none_or(|name| FOREIGN.iter().any(|(_, known)| *known == name)));
+    }
+}

@@ -1,0 +1,251 @@
+//! `status`: one look at the health.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::content::snapshot;
+use crate::craft::small_scene;
+use crate::processes::{Foreign, start};
+use crate::restore::bad_backup::edit;
+use crate::restore::{COMMIT, Hot, assert_warned, text};
+use crate::support::{Scene, bare_command};
+
+/// Runs and insists that nothing was changed or created.
+#[track_caller]
+fn look(scene: &Scene, arguments: &[&str], status: i32) -> Value {
+    let names = Scene::names(&scene.dir);
+    let before = snapshot(&scene.dir);
+    let json = scene.run(&[&["status", "--json"], arguments].concat()).expect(status).json();
+    assert_eq!(Scene::names(&scene.dir), names);
+    assert_eq!(snapshot(&scene.dir), before);
+    json
+}
+
+/// The verdict is fail, and this is the only problem.
+#[track_caller]
+fn assert_fails(json: &Value, words: &str) {
+    assert_eq!(json["verdict"], "fail", "{json}");
+    let problems = json["problems"].as_array().unwrap();
+    assert!(problems.len() == 1 && problems[0].as_str().unwrap().contains(words), "{json}");
+}
+
+#[test]
+fn database_with_a_backup_passes() {
+    let hot = Hot::new();
+    let json = look(&hot.scene, &["--max-age", "1h"], 0);
+    let listed = hot.scene.run(&["list", "--json"]).expect(0).json()["backups"][0].clone();
+    let mut last = json["last_backup"].clone();
+    let age = last.as_object_mut().unwrap().remove("age_seconds").unwrap();
+    assert!(age.as_u64().unwrap() < 3600, "{json}");
+    assert_eq!(last, listed);
+    let mut rest = json;
+    rest["last_backup"] = Value::Null;
+    let expected = json!({
+        "ok": true, "verdict": "pass", "db": hot.scene.db, "archive": hot.scene.dir.join("backups"),
+        "size_bytes": fs::metadata(&hot.scene.db).unwrap().len(), "last_backup": null, "last_verified": null,
+        "interrupted_restore": null, "running": null, "holders": [], "holders_unseen": null, "problems": [],
+    });
+    assert_eq!(rest, expected);
+}
+
+#[test]
+fn text_begins_with_the_verdict_and_is_essential() {
+    let scene = small_scene();
+    scene.backup();
+    let run = scene.run(&["status", "--quiet"]).expect(0);
+    assert!(run.stdout.starts_with("pass\n") && run.stderr.is_empty(), "{run:?}");
+    assert!(run.stdout.contains(scene.db.as_str()) && run.stdout.contains(" ago, integrity check: ok\n"), "{run:?}");
+    fs::remove_file(&scene.db).unwrap();
+    let run = scene.run(&["status"]).expect(1);
+    assert!(run.stdout.starts_with(&format!("fail\n  there is no database {}\n", scene.db)), "{run:?}");
+}
+
+#[test]
+fn lost_database_fails() {
+    let scene = small_scene();
+    scene.backup();
+    fs::remove_file(&scene.db).unwrap();
+    let json = look(&scene, &[], 1);
+    assert_fails(&json, "there is no database");
+    assert!(json["size_bytes"].is_null() && json["last_backup"].is_object(), "{json}");
+}
+
+#[test]
+fn missing_folder_or_archive_fails_and_is_not_created() {
+    assert_fails(&look(&small_scene(), &[], 1), "there is no backup of");
+    let scene = Scene::empty();
+    let json = look(&scene, &["--db", scene.dir.join("nowhere/engram.db").as_str()], 1);
+    assert_eq!(json["problems"].as_array().unwrap().len(), 2, "{json}");
+}
+
+#[test]
+fn folder_in_place_of_the_database_fails() {
+    let scene = small_scene();
+    scene.backup();
+    fs::remove_file(&scene.db).unwrap();
+    fs::create_dir(&scene.db).unwrap();
+    let json = look(&scene, &[], 1);
+    assert!(json["problems"][0].as_str().unwrap().contains("not a regular file"), "{json}");
+}
+
+/// Would catch a recovery that `status` runs, and one that it misses.
+#[test]
+fn interrupted_restore_fails_and_is_left_alone() {
+    for (is_committed, outcome) in [(false, "undone"), (true, "finished")] {
+        let hot = Hot::new();
+        if is_committed {
+            hot.scene.kill_after(&["restore", "latest"], COMMIT);
+        } else {
+            hot.scene.kill_before(&["restore", "latest"], COMMIT);
+        }
+        let json = look(&hot.scene, &[], 1);
+        assert_fails(&json, "run engram-restore recover");
+        let interrupted = &json["interrupted_restore"];
+        assert_eq!((&interrupted["outcome"], &interrupted["message"]), (&json!(outcome), &json["problems"][0]));
+        hot.scene.run(&["recover"]).expect(0);
+        assert!(look(&hot.scene, &[], 0)["interrupted_restore"].is_null());
+    }
+    let hot = Hot::new();
+    fs::write(hot.scene.beside(".pre-restore.new"), "of somebody").unwrap();
+    let json = look(&hot.scene, &[], 1);
+    assert_fails(&json, "there is no intent record");
+    assert_eq!(json["interrupted_restore"]["outcome"], "unexplained");
+}
+
+/// A run that is at work is none that was interrupted, whatever lies there.
+#[test]
+fn restore_under_way_is_named_and_no_problem() {
+    let hot = Hot::new();
+    hot.scene.kill_before(&["restore", "latest"], COMMIT);
+    let path = hot.scene.beside(".restore-lock");
+    fs::write(&path, "pid: 4121\nhost: here\ncommand: engram-restore undo\nsince: 2026-11-22T05:30:00Z\n").unwrap();
+    let lock = fs::File::open(&path).unwrap();
+    lock.lock().unwrap();
+    let json = look(&hot.scene, &[], 0);
+    assert!(text(&json, "running").contains("4121") && json["interrupted_restore"].is_null(), "{json}");
+}
+
+#[test]
+fn holders_are_named_and_no_problem() {
+    let hot = Hot::new();
+    let holder = Foreign::with(&hot.scene.db, "SELECT count(*) FROM observations");
+    let json = look(&hot.scene, &[], 0);
+    assert_eq!(json["holders"].as_array().unwrap().len(), 1, "{json}");
+    assert_eq!(json["holders"][0]["pid"], holder.pid());
+    assert!(text(&json["holders"][0], "program").contains("processes::foreign"), "{json}");
+    let run = hot.scene.run(&["status"]).expect(0);
+    assert!(run.stdout.contains(&format!("pid {}", holder.pid())), "{run:?}");
+}
+
+#[test]
+fn newest_backup_that_failed_its_check_fails() {
+    let scene = small_scene();
+    let first = scene.backup();
+    let newest = scene.backup();
+    edit(&newest, |manifest| manifest.integrity_check.rows = vec!["*** in database main ***".to_owned()]);
+    assert_fails(&look(&scene, &[], 1), newest.as_str());
+    edit(&newest, |manifest| manifest.integrity_check.rows = vec!["ok".to_owned()]);
+    // Only the newest counts.
+    edit(&first, |manifest| manifest.integrity_check.rows = vec!["*** in database main ***".to_owned()]);
+    look(&scene, &[], 0);
+    edit(&newest, |manifest| manifest.integrity_check.error = Some("no memory".to_owned()));
+    assert_eq!(look(&scene, &[], 6)["verdict"], "inconclusive");
+}
+
+#[test]
+fn unreadable_manifest_fails_in_scope_only() {
+    let scene = small_scene();
+    let backup = scene.backup();
+    let torn = |name: &str| fs::write(scene.dir.join("backups").join(name), "torn").unwrap();
+    torn("other-2026-11-22T05-30-00Z.db.manifest.json");
+    look(&scene, &[], 0);
+    assert_fails(&look(&scene, &["--any-source"], 1), "other-2026");
+    torn("engram-2026-11-22T05-30-00Z.db.manifest.json");
+    let json = look(&scene, &[], 1);
+    assert_fails(&json, "engram-2026-11-22T05-30-00Z.db: the manifest is damaged");
+    assert_eq!(json["last_backup"]["backup"], backup.as_str());
+}
+
+#[test]
+fn backup_older_than_max_age_fails() {
+    let scene = small_scene();
+    let backup = scene.backup();
+    for enough in ["1h", "7d", "90m", "1d 2h", "100000s"] {
+        look(&scene, &["--max-age", enough], 0);
+    }
+    for little in ["1us", "0s", "1ms"] {
+        assert_fails(&look(&scene, &["--max-age", little], 1), backup.as_str());
+    }
+    edit(&backup, |manifest| manifest.created_at += jiff::SignedDuration::from_hours(48));
+    // Nobody can tell how old a backup from the future is.
+    assert_eq!(look(&scene, &["--max-age", "1h"], 6)["last_backup"]["age_seconds"].as_i64().map(i64::signum), Some(-1));
+    look(&scene, &[], 0);
+}
+
+#[test]
+fn age_that_makes_no_sense_is_a_usage_error() {
+    let scene = small_scene();
+    for age in ["soon", "-1h", "1h ago", "5", "", "1mo"] {
+        scene.run(&["status", &format!("--max-age={age}")]).expect(2);
+    }
+}
+
+/// What cannot be looked at is neither well nor wrong.
+#[test]
+fn archive_that_cannot_be_read_is_inconclusive() {
+    let scene = small_scene();
+    scene.backup();
+    let archive = scene.dir.join("backups");
+    let looped = scene.dir.join("looped");
+    std::os::unix::fs::symlink("looped", &looped).unwrap();
+    let json = look(&scene, &["--archive", looped.as_str()], 6);
+    assert_eq!((&json["verdict"], &json["last_backup"]), (&json!("inconclusive"), &Value::Null), "{json}");
+    assert_eq!(json["problems"].as_array().unwrap().len(), 1, "{json}");
+    assert!(archive.exists());
+}
+
+/// A program that holds no lock and is no SQLite at all.
+#[test]
+fn open_descriptor_is_named() {
+    let scene = small_scene();
+    scene.backup();
+    let mut holder = start(Command::new("sleep").arg("1000").stdin(fs::File::open(&scene.db).unwrap()));
+    let json = look(&scene, &[], 0);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!(json["holders"], json!([{ "pid": holder.id(), "program": "sleep 1000" }]));
+}
+
+/// They say it and do what they were asked; a path of a file is not asked for a database that nobody named.
+#[test]
+fn list_show_and_verify_report_an_interrupted_restore() {
+    let hot = Hot::new();
+    hot.scene.kill_before(&["restore", "latest"], COMMIT);
+    let before = snapshot(&hot.scene.dir);
+    let backup = hot.backup.as_str();
+    for command in [&["list"][..], &["show", "latest"], &["show", backup], &["verify"], &["verify", "--all"]] {
+        let run = hot.scene.run(&[command, &["--json"]].concat()).expect(0);
+        assert_warned(&run, "run engram-restore recover");
+        let json = run.json();
+        assert_eq!(json["interrupted_restore"]["outcome"], "undone", "{command:?}: {json}");
+        assert_eq!(json["warnings"][0], json["interrupted_restore"]["message"], "{command:?}: {json}");
+        assert_eq!(hot.scene.run(command).expect(0).stderr.lines().count(), 1, "{command:?}");
+    }
+    for command in ["verify", "show"] {
+        let mut bare = bare_command(&hot.scene.dir);
+        let run = crate::support::run(bare.env_remove("HOME").args([command, backup, "--json"])).expect(0);
+        assert!(run.stderr.is_empty() && run.json()["interrupted_restore"].is_null(), "{run:?}");
+        let mut named = bare_command(&hot.scene.dir);
+        let run = crate::support::run(named.env("ENGRAM_RESTORE_DB", &hot.scene.db).args([command, backup])).expect(0);
+        assert_warned(&run, "run engram-restore recover");
+    }
+    assert_eq!(snapshot(&hot.scene.dir), before);
+    hot.scene.run(&["recover"]).expect(0);
+    for command in [&["list"][..], &["show", "latest"], &["verify"]] {
+        let run = hot.scene.run(&[command, &["--json"]].concat()).expect(0);
+        assert!(run.stderr.is_empty() && run.json()["interrupted_restore"].is_null(), "{run:?}");
+        assert!(run.json().get("interrupted_restore").is_some(), "{run:?}");
+    }
+}
