@@ -1,6 +1,9 @@
 //! The project's own chores, in Rust instead of shell: `cargo xtask --help` lists them.
 
 mod ci;
+mod crash;
+mod mutants;
+mod named_tests;
 mod sample;
 mod source;
 mod tidy;
@@ -19,6 +22,10 @@ type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 enum Chore {
     /// Run every check that CI runs, stopping at the first that fails.
     Ci,
+    /// Crash restores, undos, recoveries and backups in tens of thousands of ways.
+    Crash(crash::Options),
+    /// Take each odd step of a restore out, and look whether its test fails. Takes minutes.
+    Mutants(mutants::Options),
     /// Create a database of engram's shape.
     Sample(sample::Options),
     /// The writer that `sample --hot` kills.
@@ -31,6 +38,8 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Chore::parse() {
         Chore::Ci => root().and_then(|root| ci::run(&root)),
+        Chore::Crash(options) => root().and_then(|root| crash::run(&options, &root)),
+        Chore::Mutants(options) => root().and_then(|root| mutants::run(&root, &options)),
         Chore::Sample(options) => sample::run(&options),
         Chore::SampleWriter(options) => sample::write_until_killed(&options),
         Chore::Tidy => root().and_then(|root| tidy::run(&root)),

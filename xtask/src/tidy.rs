@@ -6,6 +6,7 @@ use std::fs;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::Result;
+use crate::named_tests;
 use crate::source::{code_of, group_length, shipped_of};
 
 const WARN_LINES: usize = 400;
@@ -167,6 +168,10 @@ pub(crate) fn run(root: &Utf8Path) -> Result {
         for room in missing_rooms(&paths, &map) {
             report(&room, &unlisted(&room));
         }
+    }
+    for line in named_tests::check(root)? {
+        println!("{line}; use instead: the test that holds the promise, or a promise that is held");
+        count += 1;
     }
     if count == 0 { Ok(()) } else { Err(format!("{count} places break the house rules").into()) }
 }
