@@ -30,7 +30,7 @@ use super::{LOOK_AGAIN, RestoreReport, Run};
 use crate::database::{identity_of_name, is_there, sidecars_there};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::Header;
+use crate::header::{Header, JournalMode};
 use crate::holders::{FileIdentity, Lease, Look, busy_error, look_at_open, write_lease};
 use crate::manifest::Hex32;
 use crate::observe::{Event, Observer, Step};
@@ -187,6 +187,7 @@ fn abandon(
         Ok(_) | Err(_) => {}
     }
     let Attempt { held, orphans, .. } = attempt;
+    let was_in_wal_mode = held.as_ref().is_some_and(|held| held.journal_mode == JournalMode::Wal);
     let given_up = held.map(|held| storage.through_sqlite("give up", &beside.database, |port| held.give_up(port)));
     // Nothing is locked through it any more, and a look must not take us for somebody.
     drop(old);
@@ -196,7 +197,7 @@ fn abandon(
         e = e.target(true, format!("sidecars of the database are at {}-wal or -journal only", beside.kept_new()));
     }
     let Err(left) = taken_back else { return e };
-    if let Some(Err(given_up)) = given_up {
+    if let (Some(Err(given_up)), true) = (given_up, was_in_wal_mode) {
         let state = "its content was not changed, but it is in rollback journal mode now instead of WAL mode";
         e = e.target(false, format!("{state} ({})", given_up.message()));
     }

@@ -199,6 +199,7 @@ fn check_target(stage: &Stage<'_>, failure: Failure, run: &Run, report: &mut Rep
         Ok(json) if run.status != Some(0) => json["error"]["target_changed"].as_bool(),
         Ok(_) | Err(_) => run.messages().iter().find_map(|line| match *line {
             "the database was not changed" => Some(false),
+            line if line.starts_with("its content was not changed") => Some(false),
             line if line.starts_with("the new database is in place") => Some(true),
             _ => None,
         }),
