@@ -14,7 +14,7 @@ use crate::database::{is_there, sidecar};
 use crate::error::{Error, ErrorKind, Result};
 use crate::holders::{busy_error, look};
 use crate::observe::{Event, Observer};
-use crate::sqlite::set_wal_mode;
+use crate::sqlite::{fold_returned_wal, set_wal_mode};
 use crate::storage::{Ownership, Storage, parent_of};
 
 /// Carries a case out, and says so.
@@ -150,7 +150,7 @@ fn put_wal_mode_back(
 ) -> Result<()> {
     let put_back = match wal_mode {
         WalMode::Leave => return Ok(()),
-        WalMode::Set => storage.through_sqlite("set WAL mode", database, |port| set_wal_mode(database, port)),
+        WalMode::Set => set_durably(database, storage),
         WalMode::Unknown => Err(Error::new(ErrorKind::Inconclusive, "tell the journal mode of", database)),
     };
     match put_back {
@@ -161,6 +161,15 @@ fn put_wal_mode_back(
         }
         other => other,
     }
+}
+
+fn set_durably(database: &Utf8Path, storage: &Storage) -> Result<()> {
+    if is_there(&sidecar(database, "-wal"))? {
+        storage.through_sqlite("fold", database, |port| fold_returned_wal(database, port))?;
+        // Before the header says WAL, and nothing would be left to do.
+        storage.sync_dir(parent_of(database))?;
+    }
+    storage.through_sqlite("set WAL mode", database, |port| set_wal_mode(database, port))
 }
 
 fn owner_of(path: &Utf8Path) -> Result<Ownership> {

@@ -68,8 +68,7 @@ pub(crate) fn fold(database: &Utf8Path, port: ThroughPort) -> Result<Folded> {
             Ok(Tried::Held) => return Ok(Folded::Held(held)),
             Ok(Tried::SlippedIn) => std::thread::sleep(PAUSE),
             Ok(Tried::WalLeft) => {
-                error = Error::new(ErrorKind::Failed, "fold the sidecars into", database)
-                    .because("SQLite could not remove the -wal after that");
+                error = wal_left(database);
                 break;
             }
             Err(e) if is_damage(&e) => return Ok(Folded::Unopenable(words(&e))),
@@ -116,7 +115,9 @@ fn open(database: &Utf8Path) -> rusqlite::Result<Connection> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.busy_timeout(Duration::ZERO)?;
-    connection.execute_batch("PRAGMA synchronous=FULL; PRAGMA mmap_size=0; PRAGMA cache_size=-8000;")?;
+    // EXTRA: of the journal of a change of the mode, the removal is durable too. Once the record is gone, one that a power
+    // cut brings back would undo the change for good.
+    connection.execute_batch("PRAGMA synchronous=EXTRA; PRAGMA mmap_size=0; PRAGMA cache_size=-8000;")?;
     Ok(connection)
 }
 
@@ -150,18 +151,27 @@ fn lock_and_look(connection: &Connection, database: &Utf8Path) -> rusqlite::Resu
         other => other?,
     }
     // A connection in WAL mode holds a lock for its whole life that keeps ours away: beside a rollback-mode file, an
-    // empty WAL and any index of one are debris. A folder that cannot be read counts as "somebody may be there".
-    let wal_is_empty = match std::fs::metadata(sidecar(database, "-wal")) {
-        Ok(metadata) => metadata.len() == 0,
-        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
-    };
-    let tried = match (journal_mode(connection)?, wal_is_empty) {
+    // empty WAL and any index of one are debris.
+    let tried = match (journal_mode(connection)?, wal_is_empty(database)) {
         (JournalMode::Rollback, true) => return Ok(Tried::Held),
         (JournalMode::Rollback, false) => Tried::WalLeft,
         (JournalMode::Wal, _) => Tried::SlippedIn,
     };
     connection.execute_batch("ROLLBACK")?;
     Ok(tried)
+}
+
+/// A folder that cannot be read counts as "there may be something in it".
+fn wal_is_empty(database: &Utf8Path) -> bool {
+    match std::fs::metadata(sidecar(database, "-wal")) {
+        Ok(metadata) => metadata.len() == 0,
+        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+fn wal_left(database: &Utf8Path) -> Error {
+    Error::new(ErrorKind::Failed, "fold the sidecars into", database)
+        .because("SQLite could not remove the -wal after that")
 }
 
 impl Held {
@@ -203,17 +213,28 @@ fn set_wal(connection: &Connection, database: &Utf8Path) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// Puts a database back into WAL mode that an interrupted restore took out of it: its header says so.
+/// Puts a database back into WAL mode that an interrupted restore took out of it: its header says so. No `-wal` may lie
+/// there, see [`fold_returned_wal`].
 pub(crate) fn set_wal_mode(database: &Utf8Path, _port: ThroughPort) -> Result<()> {
     let set = || -> rusqlite::Result<()> {
         let connection = open(database)?;
-        // Beside a `-wal` that the crash has brought back SQLite takes the mode for WAL already, whatever the header
-        // says, sets nothing, and the mode would go with that file.
-        retry_busy(GIVE_BACK_WITHIN, || to_its_end(&connection, "PRAGMA journal_mode=DELETE"))?;
         set_wal(&connection, database)?;
         connection.close().map_err(|(_connection, e)| e)
     };
     set().map_err(|e| failed("set WAL mode on", database, &e))
+}
+
+/// Folds a `-wal` in that a crash has brought back beside a header in rollback mode. Beside it SQLite takes the mode for
+/// WAL already, sets nothing, and the mode would go with that file. That it is gone must be durable before WAL mode is
+/// set: what an application has committed into it has the header as it was, and would put that back.
+pub(crate) fn fold_returned_wal(database: &Utf8Path, _port: ThroughPort) -> Result<()> {
+    let fold = || -> rusqlite::Result<()> {
+        let connection = open(database)?;
+        retry_busy(GIVE_BACK_WITHIN, || to_its_end(&connection, "PRAGMA journal_mode=DELETE"))?;
+        connection.close().map_err(|(_connection, e)| e)
+    };
+    fold().map_err(|e| failed("fold the -wal into", database, &e))?;
+    if wal_is_empty(database) { Ok(()) } else { Err(wal_left(database)) }
 }
 
 fn busy(database: &Utf8Path) -> Error {
@@ -244,6 +265,7 @@ mod tests {
         assert_eq!(mode_bytes(), [1, 1]);
 
         let storage = crate::storage::Storage::new();
+        storage.through_sqlite("fold", &path, |port| fold_returned_wal(&path, port)).unwrap();
         storage.through_sqlite("set WAL mode", &path, |port| set_wal_mode(&path, port)).unwrap();
         assert_eq!(mode_bytes(), [2, 2]);
         let value = Connection::open(&path).unwrap().query_row("SELECT a FROM t", [], |row| row.get(0));

@@ -12,7 +12,7 @@ use rusqlite::ErrorCode;
 
 use crate::error::{Error, ErrorKind};
 
-pub(crate) use fold::{Folded, Held, fold, fold_copy, set_wal_mode};
+pub(crate) use fold::{Folded, Held, fold, fold_copy, fold_returned_wal, set_wal_mode};
 pub(crate) use inspect::Inspection;
 pub(crate) use source::{Copied, Source, wal_bytes};
 

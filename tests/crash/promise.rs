@@ -74,8 +74,9 @@ impl Promise {
             openable: matches!(old, Found::Sound(_)),
             attributes: Attributes { mode: 0o600, ..attributes },
         };
-        // A second name of the old one changes with it.
-        let earlier = kept_names(start).map(|name| Kept::of(start, name)).filter(|kept| kept.found != old).collect();
+        // A second name of the old one changes with it, and has no sidecars.
+        let others = kept_names(start).filter(|name| start.names.get(*name) != start.names.get(LIVE));
+        let earlier = others.map(|name| Kept::of(start, name)).filter(|kept| kept.found != old).collect();
         Self {
             new: Found::of(start, &scenario.source(start)),
             earlier,
@@ -88,7 +89,7 @@ impl Promise {
             note: Some(note),
             before: match scenario.start {
                 Start::Quiet => None,
-                Start::BeforeCommit => Some(RecoverOutcome::Undone),
+                Start::BeforeCommit | Start::BeforeCommitWithWal => Some(RecoverOutcome::Undone),
                 Start::AfterCommit => Some(RecoverOutcome::Finished),
             },
             attributes: Some(attributes),

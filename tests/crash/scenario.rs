@@ -80,6 +80,8 @@ pub(crate) enum Start {
     Quiet,
     /// A restore of another backup was interrupted before its commit.
     BeforeCommit,
+    /// And the power cut brought the `-wal` back that its fold had removed, into which an application has written since.
+    BeforeCommitWithWal,
     /// And after it.
     AfterCommit,
 }
@@ -160,6 +162,7 @@ impl Scenario {
             }
             Start::Quiet => Trace::of(folder.tree()),
             Start::BeforeCommit => Trace::of(interrupted(&folder, self.quirk, 0)),
+            Start::BeforeCommitWithWal => Trace::of(with_wal_of(&folder.tree(), interrupted(&folder, self.quirk, 0))),
             Start::AfterCommit => Trace::of(interrupted(&folder, self.quirk, 1)),
         }
     }
@@ -198,7 +201,7 @@ impl Scenario {
 
     /// Whether the command only takes the interrupted restore back, and says so.
     pub(crate) fn only_takes_back(&self) -> bool {
-        self.command == Command::Undo && self.start == Start::BeforeCommit
+        self.command == Command::Undo && matches!(self.start, Start::BeforeCommit | Start::BeforeCommitWithWal)
     }
 
     /// The name of the file that the command puts in place. An undo finishes an interrupted restore first.
@@ -277,6 +280,18 @@ fn interrupted(folder: &Folder, quirk: Quirk, steps: usize) -> Tree {
     restore(&options, &Storage::intercepted(recorder.clone()), &mut Quiet).unwrap();
     let (trace, _) = recorder.finish();
     trace.after(commit_of(&trace).unwrap() + steps)
+}
+
+/// The same folder with the `-wal` that was there `before`; then an application commits so much into it that the page with
+/// the header, which the fold has changed, is in there too.
+fn with_wal_of(before: &Tree, mut tree: Tree) -> Tree {
+    let wal = format!("{LIVE}-wal");
+    let id = 1 + tree.files.keys().max().copied().unwrap_or(0);
+    tree.files.insert(id, before.files[&before.names[&wal]].clone());
+    tree.names.insert(wal, id);
+    let folder = Folder::of(&tree);
+    databases::write_hot(&folder.dir.join(LIVE), "after the crash", 90);
+    folder.tree()
 }
 
 /// The number of the step that puts a database in place.

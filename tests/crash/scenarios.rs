@@ -57,6 +57,16 @@ scenarios! {
     undo_of_lost: undo("lost/undo", Old::Lost);
     restore_after_one_before_its_commit:
         Scenario { start: Start::BeforeCommit, ..restore("hot-wal-interrupted-before/restore", Old::HotWal) };
+    restore_after_one_before_its_commit_with_wal: Scenario {
+        start: Start::BeforeCommitWithWal,
+        page_size: 16384,
+        ..restore("wal-back-interrupted-before/restore", Old::HotWal)
+    };
+    undo_after_one_before_its_commit_with_wal: Scenario {
+        start: Start::BeforeCommitWithWal,
+        page_size: 16384,
+        ..undo("wal-back-interrupted-before/undo", Old::HotWal)
+    };
     restore_after_one_past_its_commit:
         Scenario { start: Start::AfterCommit, ..restore("hot-wal-interrupted-after/restore", Old::HotWal) };
     restore_after_one_past_its_commit_with_earlier: Scenario {
