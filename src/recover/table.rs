@@ -161,15 +161,11 @@ pub(super) fn decide(found: &Found) -> Case {
         }
         (State::Prepared, None) if found.staged => found.staged_is_live,
         (State::Prepared, None) => found.live != Live::Missing,
-        (State::Prepared, Some(_)) if found.staged || found.live == Live::Missing => false,
+        (State::Prepared, Some(_)) if found.staged => false,
+        // Of what we do, nothing but the commit takes the staged file away, also where the live one is gone by now.
         (State::Prepared, Some(old)) => match second_name {
             SecondName::Absent | SecondName::SameFile => false,
-            SecondName::SameContent | SecondName::Other if !old.copied => true,
-            SecondName::SameContent | SecondName::Other => match found.live {
-                Live::Old | Live::Missing => false,
-                // Of what we do, nothing but the commit takes the staged file away.
-                Live::Other => true,
-            },
+            SecondName::SameContent | SecondName::Other => !(old.copied && found.live == Live::Old),
         },
     };
     if committed { Case::Finish(record.clone()) } else { Case::TakeBack(take_back(found, Some(record))) }

@@ -102,11 +102,12 @@ fn may_be_finished(found: &Found, record: &Record) -> bool {
         (State::Committed, Some(_)) => found.second_name != SecondName::SameFile,
         (State::Prepared, Some(old)) => {
             matches!(found.second_name, SecondName::SameContent | SecondName::Other)
-                && found.live != Live::Missing
                 && !(old.copied && found.live == Live::Old)
         }
     };
+    // Where an old one is kept, somebody may have removed the new one since.
     let is_there = found.live != Live::Missing || record.state == State::Committed || found.staged_is_live;
+    let is_there = is_there || record.old.is_some();
     found.intent == Intent::Valid(record.clone()) && (!found.staged || found.staged_is_live) && old_is_safe && is_there
 }
 
@@ -225,7 +226,10 @@ fn each_row_comes_out_as_it_says() {
         ("copied, live another", prepared(Old::Copied).second(Other), Finish),
         ("by hand: staged and .new gone", prepared(Old::Linked), TakeBack),
         ("by hand: staged gone, .new the live file", prepared(Old::Linked).second(SameFile), TakeBack),
-        ("by hand: staged and live gone", prepared(Old::Linked).second(Other).live(Live::Missing), TakeBack),
+        ("linked, live gone since", prepared(Old::Linked).second(Other).live(Live::Missing), Finish),
+        ("copied, live gone since", prepared(Old::Copied).second(Other).live(Live::Missing), Finish),
+        ("by hand: live and .new gone", prepared(Old::Linked).live(Live::Missing), TakeBack),
+        ("live gone, staged there", prepared(Old::Linked).staged().second(Other).live(Live::Missing), TakeBack),
     ];
     for (name, found, expected) in rows {
         let outcome = match decide(&found) {

@@ -113,6 +113,21 @@ fn finished_restore_keeps_earlier_generations() {
     assert_eq!(rows, [hot.new.observations, hot.old.observations]);
 }
 
+/// Would catch a recovery that takes a committed restore for one that never happened where the new database is gone: the
+/// old one would be out of reach of an undo, and half of a rotation would stay as it is.
+#[test]
+fn committed_restore_is_finished_where_somebody_removed_the_new_database() {
+    let hot = Hot::new();
+    hot.scene.kill_after(&RESTORE, COMMIT);
+    fs::remove_file(&hot.scene.db).unwrap();
+    let run = hot.scene.run(&["recover", "--json"]).expect(0);
+    assert_eq!(run.json()["outcome"], "finished");
+    assert_warned(&run, "somebody removed the new database since: there is none");
+    hot.assert_kept(&hot.kept());
+    hot.scene.run(&["undo"]).expect(0);
+    assert_eq!(content(&hot.scene.db), hot.old);
+}
+
 /// The same backup restored twice in rollback mode: old and new are equal byte for byte. Would catch a recovery that
 /// takes the committed restore for one that never happened, and forgets the earlier old database.
 #[test]
