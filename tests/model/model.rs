@@ -44,9 +44,6 @@ pub(crate) struct Kept {
 struct Ends {
     undone: bool,
     finished: bool,
-    /// Another database came to `.pre-restore`, and what was there before went on.
-    rotated: bool,
-    earlier: Option<Kept>,
 }
 
 impl World {
@@ -59,7 +56,6 @@ impl World {
         let mut next = Self { live: Found::Rows(new), mode, ends: Ends::default(), ..self.clone() };
         next.ends.finished = true;
         if self.live != Found::Missing {
-            (next.ends.rotated, next.ends.earlier) = (true, self.kept.clone());
             let earlier = next.kept.replace(Kept { found: self.live.clone(), mode: self.mode });
             next.generations.extend(earlier.map(|kept| kept.found));
             next.generations.sort();
@@ -92,24 +88,6 @@ impl World {
             RecoverOutcome::Undone => self.ends.undone,
             RecoverOutcome::Finished => self.ends.finished,
         }
-    }
-
-    /// The same where somebody's hand in the middle of a restore has made it look as if it had never been committed:
-    /// the old database is kept, but not as the last one.
-    pub(crate) fn without_rotation(&self) -> Option<Self> {
-        let mut next = self.clone();
-        if !std::mem::take(&mut next.ends.rotated) {
-            return None;
-        }
-        let earlier = next.ends.earlier.take();
-        if let Some(earlier) = &earlier {
-            let at = next.generations.iter().position(|found| *found == earlier.found)?;
-            next.generations.remove(at);
-        }
-        let old = std::mem::replace(&mut next.kept, earlier)?;
-        next.generations.push(old.found);
-        next.generations.sort();
-        Some(next)
     }
 
     /// Whether it is in this folder: in its place, or as an interrupted restore may leave it.

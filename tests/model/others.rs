@@ -8,7 +8,7 @@ use engram_restore::RecoverOutcome;
 use crate::content::{SIDECARS, with_suffix};
 use crate::crash_fs::Tree;
 use crate::machine::Machine;
-use crate::model::{self, LIVE, World};
+use crate::model::{self, LIVE};
 use crate::operation::{JournalMode, Spoil, Writer};
 use crate::rows::{self, Rows};
 use crate::view::{Family, Found};
@@ -118,10 +118,6 @@ impl Machine {
     fn other_hands(&mut self, live: &Found) {
         self.set_live(live);
         self.worlds.iter_mut().for_each(|world| world.mode = None);
-        if self.pending {
-            self.by_hand = true;
-            let more: Vec<_> = self.worlds.iter().filter_map(World::without_rotation).collect();
-            self.worlds.extend(more);
-        }
+        self.by_hand |= self.pending;
     }
 }
