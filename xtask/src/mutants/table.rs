@@ -87,7 +87,7 @@ pub(super) const TABLE: &[Mutant] = &[
     Mutant {
         name: "a second look after BEGIN EXCLUSIVE",
         file: FOLD,
-        find: "let tried = match (journal_mode(connection)?, wal_is_empty) {",
+        find: "let tried = match (journal_mode(connection)?, wal_is_empty(database)) {",
         replace: "let tried = match (JournalMode::Rollback, true) {",
         target: "--lib",
         test: "sqlite::fold::tests::who_sets_wal_mode_between_the_fold_and_the_lock_is_noticed",
@@ -207,6 +207,14 @@ pub(super) const TABLE: &[Mutant] = &[
         replace: "SecondName::Absent | SecondName::SameFile => true,",
         target: CLI,
         test: "restore::interrupted::staged_file_that_somebody_removed_is_no_proof_of_a_commit",
+    },
+    Mutant {
+        name: "recover: the new database need not be there to have been committed",
+        file: DECIDE,
+        find: "(State::Prepared, Some(_)) if found.staged => false,",
+        replace: "(State::Prepared, Some(_)) if found.staged || found.live == Live::Missing => false,",
+        target: CLI,
+        test: "restore::interrupted::committed_restore_is_finished_where_somebody_removed_the_new_database",
     },
     Mutant {
         name: "recover: only what the live file is too is removed",
