@@ -1,19 +1,23 @@
-//! BLAKE3 of a file and of its chunks, in one pass, on all cores, with bounded memory.
+//! BLAKE3 of a file and of its chunks, in one pass, on all cores, with bounded memory; or while the file is written.
 //!
 //! BLAKE3 is a tree over the content. The chaining values of aligned chunks whose size is a power of two are inner
 //! nodes of that tree, so they merge into the hash of the whole file: the list cannot disagree with the hash, and it
 //! tells *which* chunk is damaged. `docs/manifest.md` specifies both.
+
+mod draft;
 
 use std::fs::File;
 use std::io;
 use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use blake3::{Hash, Hasher};
 use camino::Utf8Path;
+
+pub(crate) use draft::{Draft, digest_while};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -96,38 +100,17 @@ pub fn digest_file(
     overlay: Option<Overlay<'_>>,
     progress: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Digest> {
-    let failed = |e: io::Error| Error::io("read", path, e);
-    let size_bytes = file.metadata().map_err(failed)?.len();
-    let count = size_bytes.div_ceil(chunk_size_bytes(size_bytes));
-    if count < 2 {
-        let mut hasher = Hasher::new();
-        let mut buffer = vec![0; BUFFER_BYTES];
-        hash_range(file, 0..size_bytes, overlay, &mut buffer, &mut hasher).map_err(failed)?;
-        progress(size_bytes)?;
-        return Ok(Digest { size_bytes, blake3: hasher.finalize(), chunks: Vec::new() });
-    }
+    Draft::default().finish(file, path, overlay, progress)
+}
 
-    let pass = Pass::new(file, overlay, size_bytes);
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get) as u64;
-    let mut found = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.min(count)).map(|_| scope.spawn(|| pass.work(&mut |_| Ok(())))).collect();
-        let mut found = pass.work(&mut *progress)?;
-        for other in others {
-            let bug = || Error::new(ErrorKind::Internal, "hash", path).because("a hashing thread panicked");
-            found.extend(other.join().map_err(|_panic| bug())??);
-        }
-        Ok::<_, Failure>(found)
-    })
-    .map_err(|failure| match failure {
-        Failure::Io(e) => failed(e),
-        Failure::Stopped(e) => e,
-    })?;
-    found.sort_unstable_by_key(|(index, _)| *index);
-    let chunks: Vec<_> = found.into_iter().map(|(_, value)| value).collect();
-    let blake3 = merge_chunks(&chunks, size_bytes)
-        .ok_or_else(|| Error::new(ErrorKind::Internal, "hash", path).because("a chunk is missing"))?;
-    progress(size_bytes)?;
-    Ok(Digest { size_bytes, blake3, chunks })
+fn digest_small(file: &File, size_bytes: u64, overlay: Option<Overlay<'_>>) -> io::Result<Digest> {
+    let mut hasher = Hasher::new();
+    hash_range(file, 0..size_bytes, overlay, &mut vec![0; BUFFER_BYTES], &mut hasher)?;
+    Ok(Digest { size_bytes, blake3: hasher.finalize(), chunks: Vec::new() })
+}
+
+fn panicked(path: &Utf8Path) -> Error {
+    Error::new(ErrorKind::Internal, "hash", path).because("a hashing thread panicked")
 }
 
 enum Failure {
@@ -141,41 +124,57 @@ impl From<Error> for Failure {
     }
 }
 
-/// One pass over a file of several chunks, shared by the threads that work on it.
+/// One pass over those chunks of a file that are not known yet, shared by the threads that work on it.
 struct Pass<'a> {
     file: &'a File,
     overlay: Option<Overlay<'a>>,
     size_bytes: u64,
-    chunk_bytes: u64,
-    count: u64,
-    next: AtomicU64,
+    missing: Vec<u64>,
+    next: AtomicUsize,
     done_bytes: AtomicU64,
     stop: AtomicBool,
 }
 
 impl<'a> Pass<'a> {
-    fn new(file: &'a File, overlay: Option<Overlay<'a>>, size_bytes: u64) -> Self {
+    fn new(file: &'a File, overlay: Option<Overlay<'a>>, size_bytes: u64, known: &[Option<ChainingValue>]) -> Self {
         let chunk_bytes = chunk_size_bytes(size_bytes);
-        let count = size_bytes.div_ceil(chunk_bytes);
-        let (next, done_bytes, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Self { file, overlay, size_bytes, chunk_bytes, count, next, done_bytes, stop }
+        let missing: Vec<u64> = (0..).zip(known).filter(|(_, value)| value.is_none()).map(|(index, _)| index).collect();
+        let known_bytes = (known.len() - missing.len()) as u64 * chunk_bytes;
+        let (next, done_bytes, stop) = (AtomicUsize::new(0), AtomicU64::new(known_bytes), AtomicBool::new(false));
+        Self { file, overlay, size_bytes, missing, next, done_bytes, stop }
+    }
+
+    /// Hashes what is missing, on all cores.
+    fn run(
+        &self,
+        path: &Utf8Path,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Vec<(u64, ChainingValue)>, Failure> {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        std::thread::scope(|scope| {
+            let others = 1..threads.min(self.missing.len());
+            // Where no more threads may be had, this one does it all.
+            let help = |_| std::thread::Builder::new().spawn_scoped(scope, || self.work(&mut |_| Ok(()))).ok();
+            let others: Vec<_> = others.filter_map(help).collect();
+            let mut found = self.work(&mut *progress)?;
+            for other in others {
+                found.extend(other.join().map_err(|_panic| panicked(path))??);
+            }
+            Ok(found)
+        })
     }
 
     /// Hashes chunks until none is left. The first failure stops every thread.
     fn work(&self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Vec<(u64, ChainingValue)>, Failure> {
         let mut found = Vec::new();
-        // On a page boundary: the kernel copies into it a tenth faster than to where the allocator begins.
-        let mut space = vec![0; BUFFER_BYTES + PAGE_BYTES];
-        let start = space.as_ptr().align_offset(PAGE_BYTES);
-        let buffer = &mut space[start..start + BUFFER_BYTES];
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.count || self.stop.load(Ordering::Relaxed) {
-                return Ok(found);
-            }
-            let value = self.chunk(index, buffer, progress);
-            found.push((index, value.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?));
+        let mut buffer = Buffer::new();
+        while let Some(index) = self.missing.get(self.next.fetch_add(1, Ordering::Relaxed))
+            && !self.stop.load(Ordering::Relaxed)
+        {
+            let value = self.chunk(*index, buffer.bytes(), progress);
+            found.push((*index, value.inspect_err(|_| self.stop.store(true, Ordering::Relaxed))?));
         }
+        Ok(found)
     }
 
     fn chunk(
@@ -184,14 +183,42 @@ impl<'a> Pass<'a> {
         buffer: &mut [u8],
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<ChainingValue, Failure> {
-        let offset = index * self.chunk_bytes;
-        let length = self.chunk_bytes.min(self.size_bytes - offset);
-        let mut hasher = Hasher::new();
-        hasher.set_input_offset(offset);
-        hash_range(self.file, offset..offset + length, self.overlay, buffer, &mut hasher).map_err(Failure::Io)?;
+        let chunk_bytes = chunk_size_bytes(self.size_bytes);
+        let offset = index * chunk_bytes;
+        let range = offset..self.size_bytes.min(offset + chunk_bytes);
+        let length = range.end - range.start;
+        let value = chunk_value(self.file, range, self.overlay, buffer).map_err(Failure::Io)?;
         progress(self.done_bytes.fetch_add(length, Ordering::Relaxed) + length)?;
-        Ok(hasher.finalize_non_root())
+        Ok(value)
     }
+}
+
+/// What one thread reads into: on a page boundary, since the kernel copies there a tenth faster than to where the
+/// allocator begins.
+struct Buffer(Vec<u8>);
+
+impl Buffer {
+    fn new() -> Self {
+        Self(vec![0; BUFFER_BYTES + PAGE_BYTES])
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        let start = self.0.as_ptr().align_offset(PAGE_BYTES);
+        &mut self.0[start..start + BUFFER_BYTES]
+    }
+}
+
+/// The chaining value of an aligned chunk, or of the rest of the file behind the last one.
+fn chunk_value(
+    file: &File,
+    range: Range<u64>,
+    overlay: Option<Overlay<'_>>,
+    buffer: &mut [u8],
+) -> io::Result<ChainingValue> {
+    let mut hasher = Hasher::new();
+    hasher.set_input_offset(range.start);
+    hash_range(file, range, overlay, buffer, &mut hasher)?;
+    Ok(hasher.finalize_non_root())
 }
 
 fn hash_range(
@@ -225,82 +252,4 @@ fn lay_over(buffer: &mut [u8], at: u64, overlay: Overlay<'_>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn digest(bytes: &[u8], overlay: Option<Overlay<'_>>) -> Digest {
-        let mut file = tempfile::tempfile().unwrap();
-        io::Write::write_all(&mut file, bytes).unwrap();
-        digest_file(&file, "x".into(), overlay, &mut |_| Ok(())).unwrap()
-    }
-
-    fn content(size: usize) -> Vec<u8> {
-        let mut bytes = vec![0; size];
-        Hasher::new().update(b"content").finalize_xof().fill(&mut bytes);
-        bytes
-    }
-
-    #[test]
-    fn chunk_size_is_the_smallest_that_gives_at_most_1024() {
-        let mib = 1 << 20;
-        assert_eq!(chunk_size_bytes(0), mib);
-        assert_eq!(chunk_size_bytes(1024 * mib), mib);
-        assert_eq!(chunk_size_bytes(1024 * mib + 1), 2 * mib);
-        assert_eq!(chunk_size_bytes(u64::MAX / 2), 1 << 53);
-    }
-
-    #[test]
-    fn the_hash_is_plain_blake3_at_every_chunk_boundary() {
-        for size in [0, 1, 1023, 1 << 20, (1 << 20) + 1, 2 << 20, (3 << 20) - 1, 5 << 20, (7 << 20) + 4096] {
-            let bytes = content(size);
-            let digest = digest(&bytes, None);
-            assert_eq!(digest.blake3, blake3::hash(&bytes), "size {size}");
-            assert_eq!(digest.chunks.is_empty(), size <= 1 << 20, "size {size}");
-            if size > 1 << 20 {
-                assert_eq!(merge_chunks(&digest.chunks, size as u64), Some(digest.blake3), "size {size}");
-            }
-        }
-    }
-
-    #[test]
-    fn one_changed_byte_changes_just_its_chunk() {
-        let mut bytes = content(5 << 20);
-        let before = digest(&bytes, None);
-        bytes[(3 << 20) + 7] ^= 1;
-        let after = digest(&bytes, None);
-        let changed: Vec<_> = (0..5).filter(|i| before.chunks[*i] != after.chunks[*i]).collect();
-        assert_eq!(changed, [3]);
-        assert_ne!(before.blake3, after.blake3);
-    }
-
-    #[test]
-    fn a_list_of_another_length_never_merges() {
-        let digest = digest(&content(3 << 20), None);
-        assert_eq!(merge_chunks(&digest.chunks[..2], 3 << 20), None);
-        assert_eq!(merge_chunks(&[], 1 << 20), None);
-    }
-
-    #[test]
-    fn an_error_of_the_observer_stops_the_pass() {
-        let mut file = tempfile::tempfile().unwrap();
-        io::Write::write_all(&mut file, &content(8 << 20)).unwrap();
-        let stop = Error::new(ErrorKind::Interrupted, "hash", "x");
-        let mut stop = Some(stop);
-        let result = digest_file(&file, "x".into(), None, &mut |_| stop.take().map_or(Ok(()), Err));
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        #[test]
-        fn an_overlay_hashes_as_if_it_were_written(size in 1_usize..3_000_000, at in 0_usize..3_000_000, n in 1_usize..40) {
-            let mut bytes = content(size);
-            let at = at % size;
-            let overlay = vec![0xa5; n.min(size - at)];
-            let seen = digest(&bytes, Some(Overlay { offset: at as u64, bytes: &overlay }));
-            bytes[at..at + overlay.len()].copy_from_slice(&overlay);
-            prop_assert_eq!(seen.blake3, blake3::hash(&bytes));
-        }
-    }
-}
+mod tests;

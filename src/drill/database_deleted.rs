@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::writer::WriterProcess;
 use super::{DrillOptions, ScenarioReport, StepReport, Steps};
-use crate::backup::{BackupOptions, BackupReport, Destination, Engine, backup};
+use crate::backup::{BackupOptions, BackupReport, Destination, Engine, Limits, backup};
 use crate::database::sidecars_there;
 use crate::digest::{Overlay, digest_file};
 use crate::error::{Error, Result};
@@ -145,9 +145,10 @@ fn take_backup(database: &Utf8Path, storage: &Storage, observer: &mut dyn Observ
     let options = BackupOptions {
         database: database.to_owned(),
         destination: Destination::Archive(archive),
-        engine: Engine::Online,
+        engine: Engine::Auto,
         label: Some("drill".to_owned()),
         busy_limit: Duration::from_secs(5),
+        limits: Limits::default(),
         now: Timestamp::now(),
     };
     backup(&options, storage, observer)

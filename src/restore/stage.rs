@@ -1,5 +1,7 @@
 //! Staging: the new content beside the database, complete, synced, and hashed again as it lies there.
 
+use std::fs::File;
+
 use camino::Utf8Path;
 
 use super::Run;
@@ -7,7 +9,7 @@ use super::plan::{NewContent, RestorePlan};
 use super::undo::BY_HAND;
 use crate::archive::read_manifest;
 use crate::database::sidecar;
-use crate::digest::{Digest, Overlay, digest_file};
+use crate::digest::{Digest, Draft, Overlay, digest_file, digest_while};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, JOURNAL_MODE_OFFSET};
 use crate::holders::FileIdentity;
@@ -41,24 +43,27 @@ pub(super) fn stage(
     let source = open_regular(&new.path).map_err(|e| Error::io("open", &new.path, e))?;
     let staged = storage.create(&beside.staged())?;
     let cancel = observer.cancel();
-    storage.copy(&source, &new.path, &staged, new.size_bytes, &mut |done| {
-        observer.event(Event::Bytes { done, total: new.size_bytes });
-        cancel.check(run.action, &plan.db)
+    let (recorded, draft) = digest_while(&staged.file, &staged.path, new.size_bytes, |complete| {
+        storage.copy(&source, &new.path, &staged, new.size_bytes, &mut |done| {
+            complete(done);
+            observer.event(Event::Bytes { done, total: new.size_bytes });
+            cancel.check(run.action, &plan.db)
+        })?;
+        if !new.sidecars.is_empty() {
+            fold_staged(beside, &staged, new, storage)?;
+        }
+        let recorded = set_journal_mode(&staged, new, storage)?;
+        storage.set_attributes(&staged, plan.ownership, old.map(|old| &old.file))?;
+        storage.sync(&staged)?;
+        Ok(recorded)
     })?;
-    if !new.sidecars.is_empty() {
-        fold_staged(beside, &staged, new, storage)?;
-    }
-    // The bytes of the source's own header stand in while the copy is hashed: that is what the manifest describes.
-    let header = Header::read(&staged.file).map_err(|e| Error::io("read", &staged.path, e))?;
-    let header = header.map_err(|e| Error::new(ErrorKind::Damaged, "open", &new.path).because(e))?;
-    let recorded = header.journal_mode_bytes;
-    storage.write_at(&staged, JOURNAL_MODE_OFFSET, &new.journal_mode.header_bytes())?;
-    storage.set_attributes(&staged, plan.ownership, old.map(|old| &old.file))?;
-    storage.sync(&staged)?;
 
     observer.event(Event::Step(Step::Hash));
+    // A fold has changed nobody knows what of it.
+    let draft = if new.sidecars.is_empty() { draft } else { Draft::default() };
+    // The bytes of the source's own header stand in while the copy is hashed: that is what the manifest describes.
     let overlay = Overlay { offset: JOURNAL_MODE_OFFSET, bytes: &recorded };
-    let digest = digest_file(&staged.file, &staged.path, Some(overlay), &mut |done| {
+    let digest = draft.finish(&staged.file, &staged.path, Some(overlay), &mut |done| {
         observer.event(Event::Bytes { done, total: new.size_bytes });
         cancel.check(run.action, &plan.db)
     })?;
@@ -69,12 +74,20 @@ pub(super) fn stage(
         None => None,
     };
     if expected.is_some_and(|expected| expected != digest.blake3) {
-        return Err(staged_differs(new, &digest, run.action, &plan.db, observer));
+        return Err(staged_differs(new, &source, run.action, &plan.db, observer));
     }
     check_staged(&staged, run, plan, observer)?;
     storage.sync_dir(parent_of(&staged.path))?;
     let identity = FileIdentity::of_file(&staged.file).map_err(|e| Error::io("look at", &staged.path, e))?;
     Ok(Staged { digest, identity })
+}
+
+/// Puts the journal mode of the original database into the staged header; gives back the bytes that were there.
+fn set_journal_mode(staged: &NamedFile, new: &NewContent, storage: &Storage) -> Result<[u8; 2]> {
+    let header = Header::read(&staged.file).map_err(|e| Error::io("read", &staged.path, e))?;
+    let header = header.map_err(|e| Error::new(ErrorKind::Damaged, "open", &new.path).because(e))?;
+    storage.write_at(staged, JOURNAL_MODE_OFFSET, &new.journal_mode.header_bytes())?;
+    Ok(header.journal_mode_bytes)
 }
 
 /// An undo of a database that was kept together with its sidecars: they are folded in the copy, never in the only one.
@@ -92,21 +105,22 @@ fn fold_staged(beside: &Beside, staged: &NamedFile, new: &NewContent, storage: &
     folded.map_err(|e| if e.kind() == ErrorKind::Damaged { e.hint(BY_HAND) } else { e })
 }
 
-/// Says whether the backup or the copy is to blame.
+/// Says whether the backup or the copy is to blame: only now is the backup itself hashed.
 fn staged_differs(
     new: &NewContent,
-    digest: &Digest,
+    source: &File,
     action: &str,
     database: &Utf8Path,
     observer: &mut dyn Observer,
 ) -> Error {
-    let found = read_manifest(&new.path)
-        .ok()
-        .and_then(|manifest| verify::compare(&new.path, digest, &manifest, observer))
-        .map(|finding| verify::refusal(&finding, action, database));
-    found.unwrap_or_else(|| {
-        Error::new(ErrorKind::Failed, action, database).because("the staged copy is not what the backup was hashed as")
-    })
+    let copy =
+        Error::new(ErrorKind::Failed, action, database).because("the staged copy is not what the backup was hashed as");
+    let Ok(manifest) = read_manifest(&new.path) else { return copy };
+    match digest_file(source, &new.path, None, &mut |_done| Ok(())) {
+        Ok(digest) => verify::compare(&new.path, &digest, &manifest, observer)
+            .map_or(copy, |finding| verify::refusal(&finding, action, database)),
+        Err(e) => e,
+    }
 }
 
 /// Opens the staged file as SQLite will, without leaving a trace, and reads its schema; a deep restore runs the

@@ -17,6 +17,10 @@ pub enum Operation {
     Create { path: Utf8PathBuf },
     /// Bytes written into a file, by whatever call.
     Write { path: Utf8PathBuf, offset: u64, length: u64 },
+    /// Room for bytes that are still to be written, which changes neither size nor content.
+    Allocate { path: Utf8PathBuf, length: u64 },
+    /// A file's size: cut off, or with a hole at its end.
+    SetLength { path: Utf8PathBuf, length: u64 },
     /// A whole file's blocks shared with another.
     Reflink { path: Utf8PathBuf },
     /// Owner, mode, extended attributes.
@@ -43,6 +47,8 @@ impl fmt::Display for Operation {
             Self::CreateDir { path } => write!(f, "create-dir {path}"),
             Self::Create { path } => write!(f, "create {path}"),
             Self::Write { path, offset, length } => write!(f, "write {path} {offset}+{length}"),
+            Self::Allocate { path, length } => write!(f, "allocate {path} {length}"),
+            Self::SetLength { path, length } => write!(f, "set-length {path} {length}"),
             Self::Reflink { path } => write!(f, "reflink {path}"),
             Self::SetAttributes { path } => write!(f, "set-attributes {path}"),
             Self::Sync { path } => write!(f, "sync {path}"),

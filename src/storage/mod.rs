@@ -15,6 +15,7 @@
 mod copy;
 mod intercept;
 mod publish;
+mod writeback;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -24,8 +25,9 @@ use std::sync::Arc;
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, RenameFlags, Uid};
 
+pub(crate) use copy::{CopyOptions, Origin};
 pub use intercept::{Fault, FaultAt, Interceptor, Operation, Recorder};
-pub(crate) use publish::publish;
+pub(crate) use publish::{publish, publish_synced};
 
 use crate::error::{Error, Result};
 
@@ -306,5 +308,7 @@ fn is_unsupported(e: &io::Error) -> bool {
     unsupported.iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
 }
 
+#[cfg(test)]
+mod copy_tests;
 #[cfg(test)]
 mod tests;

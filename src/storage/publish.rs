@@ -13,6 +13,11 @@ use crate::error::Result;
 /// complete file under `to`.
 pub(crate) fn publish(storage: &Storage, finished: &NamedFile, to: &Utf8Path) -> Result<bool> {
     storage.sync(finished)?;
+    publish_synced(storage, finished, to)
+}
+
+/// As [`publish`], for a file that was synced after its last change.
+pub(crate) fn publish_synced(storage: &Storage, finished: &NamedFile, to: &Utf8Path) -> Result<bool> {
     let published = storage.rename_new(&finished.path, to)?;
     if published && let Err(e) = storage.sync_dir(parent_of(to)) {
         return Err(match storage.remove(to) {

@@ -7,6 +7,7 @@ mod dry_run;
 mod interrupted;
 mod old_database;
 mod paths;
+mod reflink;
 mod success;
 
 use camino::{Utf8Path, Utf8PathBuf};

@@ -126,6 +126,10 @@ fn last_value(connection: &Connection, sql: &str) -> rusqlite::Result<String> {
         last.clear();
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
+            // PRAGMA incremental_vacuum has rows without columns.
+            if row.as_ref().column_count() == 0 {
+                continue;
+            }
             let value = row.get_ref(0)?;
             last = value
                 .as_i64()

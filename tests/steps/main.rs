@@ -62,6 +62,7 @@ impl Scene {
             engine: Engine::Online,
             label: None,
             busy_limit: Duration::ZERO,
+            limits: engram_restore::Limits::default(),
             now: now(),
         };
         let backup = backup(&options, &Storage::new(), &mut Quiet).unwrap().backup;
@@ -144,6 +145,22 @@ impl Interceptor for Script {
 
 /// A place for the process that a step has started.
 type Slot = Arc<Mutex<Option<Foreign>>>;
+
+/// Would catch a restore that hashes the backup and trusts the copy, or blames the backup for it.
+#[test]
+fn copy_that_came_out_wrong_is_not_put_in_place() {
+    let scene = Scene::new();
+    let staged = scene.beside(".restore-staged");
+    let spoil = move || {
+        let file = File::options().write(true).open(&staged).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"another", 30_000).unwrap();
+    };
+    let error = scene.restore(Duration::ZERO, [("write engram.db.restore-staged 18+2", step(spoil))]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Failed, "{error:?}");
+    assert!(error.message().contains("the staged copy is not what the backup was hashed as"), "{error:?}");
+    assert_eq!(observations(&scene.db), OLD);
+    assert!(!scene.beside(".restore-staged").exists());
+}
 
 /// Would catch a restore that trusts its first look: whoever comes later finds the new database's WAL by its name.
 #[test]

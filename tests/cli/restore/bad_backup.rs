@@ -6,8 +6,9 @@ use std::io::Write as _;
 use camino::{Utf8Path, Utf8PathBuf};
 use engram_restore::manifest::{Manifest, encode, parse};
 
-use super::{Hot, text};
+use super::{Hot, assert_refused, text};
 use crate::content::with_suffix;
+use crate::support::Scene;
 
 pub(crate) fn manifest_of(backup: &Utf8Path) -> Utf8PathBuf {
     with_suffix(backup, ".manifest.json")
@@ -66,6 +67,22 @@ fn flipped_bit_is_found_and_nothing_changed() {
         flip(&hot.backup, at);
         assert_refused_with(&hot, 1, "damaged", "HASH_MISMATCH");
     }
+}
+
+/// In a file that is hashed while it is copied: at the edges of its chunks of 1 MiB.
+#[test]
+fn flipped_bit_is_found_in_every_chunk() {
+    let scene = Scene::with_rows(1_200);
+    let backup = scene.backup();
+    let size = usize::try_from(fs::metadata(&backup).unwrap().len()).unwrap();
+    assert!(size > 3 << 20, "{size}");
+    for at in [18, (1 << 20) - 1, 1 << 20, (2 << 20) + 77, size - 1] {
+        flip(&backup, at);
+        let error = assert_refused(&scene, &["restore", "latest"], 1, "damaged");
+        assert!(text(&error, "message").contains("HASH_MISMATCH"), "{at}: {error}");
+        flip(&backup, at);
+    }
+    scene.restore_latest();
 }
 
 /// Would catch a restore that hashes the staged file with the wrong header bytes in place, so that damage in those two
@@ -151,7 +168,7 @@ fn edited_manifest_is_refused() {
     let hot = Hot::new();
     let path = manifest_of(&hot.backup);
     let manifest = fs::read_to_string(&path).unwrap();
-    fs::write(&path, manifest.replacen("\"online\"", "\"onlinf\"", 1)).unwrap();
+    fs::write(&path, manifest.replacen("\"snapshot\"", "\"snapshou\"", 1)).unwrap();
     assert_refused_with(&hot, 1, "damaged", "MANIFEST_DAMAGED");
 }
 

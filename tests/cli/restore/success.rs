@@ -302,3 +302,33 @@ fn backup_on_a_read_only_folder_restores() {
     // The new database can be written whatever the backup's own mode is.
     write_hot(&hot.scene.db, 1, 4).unwrap();
 }
+
+/// Would catch a restore after which a small backup of a large file takes the room of the large file.
+#[test]
+fn holes_of_the_backup_are_holes_in_the_database() {
+    let scene = Scene::with_rows(ROWS);
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000)";
+    let freed = format!(
+        "PRAGMA secure_delete=ON; CREATE TABLE z(b); {rows} INSERT INTO z SELECT randomblob(4000) FROM n; DELETE FROM z; \
+         PRAGMA wal_checkpoint(TRUNCATE)"
+    );
+    crate::processes::Foreign::with(&scene.db, &freed).close();
+    let backup = scene.backup();
+    let bytes = fs::read(&backup).unwrap();
+    let taken = |path: &Utf8Path| fs::metadata(path).unwrap().blocks() * 512;
+    // As a tool that moves archives about may leave it.
+    let file = fs::File::create(&backup).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    for (page, at) in bytes.chunks(4096).zip((0..).step_by(4096)).filter(|(page, _)| page.iter().any(|byte| *byte != 0))
+    {
+        std::os::unix::fs::FileExt::write_all_at(&file, page, at).unwrap();
+    }
+    drop(file);
+    if taken(&backup) >= bytes.len() as u64 {
+        println!("skipped: no holes here");
+        return;
+    }
+    scene.restore_latest();
+    assert_eq!(fs::metadata(&scene.db).unwrap().len(), bytes.len() as u64);
+    assert!(taken(&scene.db) <= taken(&backup) + (128 << 10), "{} of {}", taken(&scene.db), taken(&backup));
+}

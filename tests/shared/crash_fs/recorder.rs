@@ -149,6 +149,9 @@ impl Recording {
             (Operation::Write { path, offset, length }, Change::Size { file, was, size }) => {
                 is(path, *file) && size > was && *size <= offset + length
             }
+            (Operation::SetLength { path, length }, Change::Size { file, size, .. }) => {
+                is(path, *file) && size == length
+            }
             (Operation::Reflink { path }, Change::Bytes { file, .. } | Change::Size { file, .. })
             | (Operation::SetAttributes { path }, Change::Attributes { file, .. }) => is(path, *file),
             (
@@ -164,7 +167,7 @@ impl Recording {
                 change.names().into_iter().all(belongs)
                     && (change.of_file().is_none() || names.any(|(name, file)| *file == change.file() && belongs(name)))
             }
-            // Syncs change nothing; what is left has changed what is not its own.
+            // Syncs and room for later change nothing; what is left has changed what is not its own.
             _ => false,
         }
     }
@@ -246,6 +249,8 @@ fn relative(operation: &Operation, root: &Utf8Path) -> Operation {
         Operation::Write { path, offset, length } => {
             Operation::Write { path: short(path), offset: *offset, length: *length }
         }
+        Operation::Allocate { path, length } => Operation::Allocate { path: short(path), length: *length },
+        Operation::SetLength { path, length } => Operation::SetLength { path: short(path), length: *length },
         Operation::Reflink { path } => Operation::Reflink { path: short(path) },
         Operation::SetAttributes { path } => Operation::SetAttributes { path: short(path) },
         Operation::Sync { path } => Operation::Sync { path: short(path) },

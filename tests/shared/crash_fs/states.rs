@@ -97,7 +97,7 @@ impl Disk {
             Operation::Sqlite { what, path } => {
                 let changed: HashSet<FileId> = step.changes.iter().filter_map(Change::of_file).collect();
                 // A copy is made without syncs, into a file that nobody else knows.
-                let is_unsynced = ["copy into", UNSYNCED].contains(what);
+                let is_unsynced = ["copy into", "replay into", UNSYNCED].contains(what);
                 let unsynced = if is_unsynced { names.get(path.as_str()) } else { None };
                 let synced: Vec<FileId> = changed.into_iter().filter(|file| Some(file) != unsynced).collect();
                 if !synced.is_empty() {
@@ -107,6 +107,8 @@ impl Disk {
             Operation::CreateDir { .. }
             | Operation::Create { .. }
             | Operation::Write { .. }
+            | Operation::Allocate { .. }
+            | Operation::SetLength { .. }
             | Operation::Reflink { .. }
             | Operation::SetAttributes { .. }
             | Operation::Rename { .. }
