@@ -15,7 +15,7 @@
 //!
 //! | what | names |
 //! |---|---|
-//! | taking a backup | [`backup()`], [`BackupOptions`], [`Destination`], [`Engine`], [`BackupReport`] |
+//! | taking a backup | [`backup()`], [`BackupOptions`], [`Destination`], [`Engine`], [`Limits`], [`BackupReport`] |
 //! | finding one | [`archive::list()`], [`archive::select()`], [`archive::read_manifest()`], [`first_good()`], [`none_good()`] |
 //! | checking one | [`verify()`], [`BackupVerdict`], [`Verdict`], [`Finding`], [`Code`], [`Severity`] |
 //! | putting one in place | [`restore()`], [`plan_restore()`], [`RestoreOptions`], [`RestorePlan`], [`RestoreReport`] |
@@ -40,7 +40,7 @@
 //! use camino::Utf8Path;
 //! use engram_restore::sample::{SampleOptions, create};
 //! use engram_restore::storage::Storage;
-//! use engram_restore::{BackupOptions, Destination, Engine, Quiet, Verdict, backup, verify};
+//! use engram_restore::{BackupOptions, Destination, Engine, Limits, Quiet, Verdict, backup, verify};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let scratch = tempfile::tempdir()?;
@@ -51,9 +51,10 @@
 //! let options = BackupOptions {
 //!     database,
 //!     destination: Destination::Archive(folder.join("backups")),
-//!     engine: Engine::Online,
+//!     engine: Engine::Auto,
 //!     label: None,
 //!     busy_limit: std::time::Duration::from_secs(5),
+//!     limits: Limits::default(),
 //!     now: jiff::Timestamp::now(),
 //! };
 //! let report = backup(&options, &Storage::new(), &mut Quiet)?;
@@ -84,7 +85,7 @@ pub mod sqlite;
 mod status;
 pub mod storage;
 mod verify;
-pub use backup::{BackupOptions, BackupPlan, BackupReport, Destination, Engine, backup, plan_backup};
+pub use backup::{BackupOptions, BackupPlan, BackupReport, Destination, Engine, Limits, backup, plan_backup};
 pub use drill::{DrillOptions, DrillReport, ScenarioReport, StepReport, WriterCommand, drill_sample};
 pub use error::{Error, ErrorKind, Result, TargetState};
 pub use observe::{Cancel, Event, Observer, Quiet, Step};

@@ -7,7 +7,7 @@ use crate::storage::parent_of;
 
 /// File systems behind which another machine or another program stands, by the number that `statfs` gives
 /// (`linux/magic.h`): locks, leases and the list of open files may end here, and a sync is only as good as theirs.
-const FOREIGN: [(u32, &str); 13] = [
+const FOREIGN: [(u32, &str); 20] = [
     (0x6969, "NFS"),
     (0x517b, "SMB"),
     (0xff53_4d42, "SMB (cifs)"),
@@ -19,19 +19,37 @@ const FOREIGN: [(u32, &str); 13] = [
     (0x7375_7245, "Coda"),
     (0x7461_636f, "OCFS2"),
     (0x0bd0_0bd0, "Lustre"),
+    (0x0116_1970, "GFS2"),
+    (0x4750_4653, "GPFS"),
+    (0x1983_0326, "BeeGFS"),
+    (0x2003_0528, "OrangeFS"),
+    (0xaad7_aaea, "PanFS"),
+    (0xbacb_acbc, "a shared folder of VMware"),
+    (0x7c7c_6673, "a shared folder of Parallels"),
     (0x786f_4256, "a shared folder of VirtualBox"),
     (0x6573_5546, "FUSE"),
 ];
 
-/// The name of the file system under `database`, if the promises of a restore are weaker there.
+/// The name of the file system under `database`, a file that may be missing, if the promises of a restore are weaker
+/// there, or what is read by hand need not be what SQLite reads.
 ///
 /// # Errors
 ///
 /// If the system cannot say.
 pub(crate) fn foreign_file_system(database: &Utf8Path) -> Result<Option<&'static str>> {
-    let folder = parent_of(database);
-    let found = rustix::fs::statfs(folder.as_str()).map_err(|e| Error::io("ask for the file system of", folder, e))?;
-    Ok(name_of(found.f_type))
+    // A file can be a mount point of its own.
+    for path in [parent_of(database), database] {
+        match rustix::fs::statfs(path.as_str()) {
+            Ok(found) => {
+                if let Some(name) = name_of(found.f_type) {
+                    return Ok(Some(name));
+                }
+            }
+            Err(rustix::io::Errno::NOENT) if path == database => {}
+            Err(e) => return Err(Error::io("ask for the file system of", path, e)),
+        }
+    }
+    Ok(None)
 }
 
 /// What people should know about it.
@@ -59,6 +77,7 @@ mod tests {
         assert_eq!(name_of(0x6969), Some("NFS"));
         assert_eq!(name_of(0xff53_4d42_u32.cast_signed()), Some("SMB (cifs)"));
         assert_eq!(name_of(0xff53_4d42_i64), Some("SMB (cifs)"));
+        assert_eq!(name_of(0x0116_1970), Some("GFS2"));
         for local in [0xef53, 0x5846_5342, 0x9123_683e_i64, 0x0102_1994, 0x794c_7630] {
             assert_eq!(name_of(local), None, "{local:x}");
         }

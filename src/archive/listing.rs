@@ -1,6 +1,7 @@
 //! What lies in an archive.
 
 use std::io;
+use std::num::NonZero;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -10,12 +11,15 @@ use super::{ManifestProblem, read_manifest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{MANIFEST_SUFFIX, Manifest};
 
+/// Fewer files than this are read sooner than a thread is begun.
+const WORTH_A_THREAD: usize = 100;
+
 /// A backup whose manifest could be read. That says nothing yet about its file.
 #[derive(Clone, Debug)]
 pub struct Backup {
     /// The backup file.
     pub path: Utf8PathBuf,
-    /// Its manifest.
+    /// Its manifest, without the chunk list: those of thousands of backups would fill the memory.
     pub manifest: Manifest,
 }
 
@@ -80,24 +84,56 @@ pub fn list(folder: &Utf8Path) -> Result<Listing> {
     }
     names.sort_unstable();
 
-    let mut listing = Listing::default();
-    for name in &names {
-        if let Some(backup) = name.strip_suffix(MANIFEST_SUFFIX) {
-            let path = folder.join(backup);
-            match read_manifest(&path) {
-                Ok(manifest) => listing.backups.push(Backup { path, manifest }),
-                Err(ManifestProblem::Missing) => {} // Removed since the folder was read.
-                Err(problem) => listing.unreadable.push(Unreadable { path, problem }),
-            }
-        } else if Utf8Path::new(name).extension() == Some("db")
-            && names.binary_search(&format!("{name}{MANIFEST_SUFFIX}")).is_err()
-        {
-            listing.orphans.push(folder.join(name));
+    let is_orphan = |name: &&String| {
+        let is_database = Utf8Path::new(name).extension() == Some("db");
+        is_database && names.binary_search(&format!("{name}{MANIFEST_SUFFIX}")).is_err()
+    };
+    let orphans = names.iter().filter(is_orphan).map(|name| folder.join(name)).collect();
+    let mut listing = Listing { orphans, ..Listing::default() };
+    for (path, manifest) in read_all(folder, &names) {
+        match manifest {
+            Ok(manifest) => listing.backups.push(Backup { path, manifest }),
+            Err(ManifestProblem::Missing) => {} // Removed since the folder was read.
+            Err(problem) => listing.unreadable.push(Unreadable { path, problem }),
         }
     }
-    listing.backups.sort_by_key(|backup| {
+    listing.backups.sort_by_cached_key(|backup| {
         let key = sort_key(backup.manifest.created_at, backup.path.file_name().unwrap_or_default());
         std::cmp::Reverse((key, backup.path.clone()))
     });
     Ok(listing)
+}
+
+type Read = (Utf8PathBuf, Result<Manifest, ManifestProblem>);
+
+/// Reads the manifests among the files of a folder, in the order of their names, on as many threads as pay.
+fn read_all(folder: &Utf8Path, names: &[String]) -> Vec<Read> {
+    let read = |name: &String| {
+        let path = folder.join(name.strip_suffix(MANIFEST_SUFFIX)?);
+        let mut manifest = read_manifest(&path);
+        if let Ok(manifest) = &mut manifest {
+            manifest.file.chunks = Vec::new();
+        }
+        Some((path, manifest))
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let share = names.len().div_ceil(threads).max(WORTH_A_THREAD);
+    std::thread::scope(|scope| {
+        let mut shares = names.chunks(share);
+        let ours = shares.next().unwrap_or_default();
+        let begin = |share| {
+            let all = move || -> Vec<Read> { <[String]>::iter(share).filter_map(read).collect() };
+            std::thread::Builder::new().spawn_scoped(scope, all).map_err(|_no_more_threads| share)
+        };
+        let others: Vec<_> = shares.map(begin).collect();
+        let mut all: Vec<Read> = ours.iter().filter_map(read).collect();
+        for other in others {
+            match other {
+                // A panic goes on in the thread that asked.
+                Ok(thread) => all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
+                Err(share) => all.extend(share.iter().filter_map(read)),
+            }
+        }
+        all
+    })
 }

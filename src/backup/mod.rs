@@ -10,7 +10,11 @@
 //! that was interrupted there is brought to its end first.
 
 mod destination;
+mod engine;
+mod finish;
+mod pace;
 mod partial;
+mod snapshot;
 
 use std::time::{Duration, Instant};
 
@@ -20,44 +24,23 @@ use serde::Serialize;
 
 use crate::archive::manifest_path;
 use crate::database::{self, is_there};
-use crate::digest::digest_file;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, JOURNAL_MODE_OFFSET, JournalMode};
-use crate::holders::FileIdentity;
-use crate::manifest::{
-    self, DatabaseRecord, FORMAT, FileRecord, IntegrityRecord, Manifest, SourceRecord, TableRecord, VERSION,
-};
-use crate::observe::{Event, Observer, Step};
+use crate::manifest::{self, FORMAT, FileRecord, Manifest, SourceRecord, VERSION};
+use crate::observe::Observer;
 use crate::recover::{self, Beside};
-use crate::sqlite::{self, Copied, Inspection, Source, wal_bytes};
-use crate::storage::{NamedFile, Ownership, Storage, publish};
+use crate::sqlite::wal_bytes;
+use crate::storage::{NamedFile, Ownership, Storage, publish, publish_synced};
 pub use destination::Destination;
 use destination::{find_destination, free_names, taken_error};
+pub use engine::Engine;
+use engine::choose;
+use finish::{Finished, finish};
+pub use pace::Limits;
+use pace::Pace;
 use partial::Partial;
 
 /// The longest label, in characters.
 const MAX_LABEL: usize = 200;
-
-/// How the copy is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
-    /// SQLite's backup API on a pinned snapshot: every page as it is.
-    Online,
-    /// `VACUUM INTO`: compact, but not byte-faithful; rowids of tables without an INTEGER PRIMARY KEY may
-    /// change.
-    Vacuum,
-}
-
-impl Engine {
-    /// The name in the manifest and on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Online => "online",
-            Self::Vacuum => "vacuum",
-        }
-    }
-}
 
 /// What to back up, how, and where to.
 #[derive(Clone, Debug)]
@@ -72,6 +55,8 @@ pub struct BackupOptions {
     pub label: Option<String>,
     /// How long locks of others are waited for, before the result is [`ErrorKind::Busy`].
     pub busy_limit: Duration,
+    /// What the copy may cost others.
+    pub limits: Limits,
     /// The time of the backup.
     pub now: Timestamp,
 }
@@ -87,6 +72,8 @@ pub struct BackupReport {
     pub manifest: Manifest,
     /// How long all of it took.
     pub duration: Duration,
+    /// Why this engine made the copy, as a clause for people.
+    pub engine_reason: String,
     /// Bytes in the source's `-wal` when the copy began.
     pub wal_bytes_before: u64,
     /// And when it was made: a pinned snapshot keeps the WAL from being reused.
@@ -113,6 +100,8 @@ pub fn backup(options: &BackupOptions, storage: &Storage, observer: &mut dyn Obs
     recover::settle_before(&database, options.busy_limit, options.now, storage, observer)?;
     let ownership = admit(&database)?;
     find_destination(options, &database)?;
+    // Before anything is made: an engine that is refused leaves nothing.
+    let choice = choose(options, &database)?;
     if let Destination::Archive(folder) = &options.destination {
         storage.create_dir_all(folder)?;
     }
@@ -120,16 +109,17 @@ pub fn backup(options: &BackupOptions, storage: &Storage, observer: &mut dyn Obs
     let folder = find_destination(options, &database)?;
     let swept = partial::sweep(&folder, storage)?;
 
-    let wal_bytes_before = wal_bytes(&database)?.unwrap_or(0);
+    let pace = Pace::begin(options.limits, &database, observer.cancel())?;
     let partial = Partial::create(&folder, storage)?;
     let made = (|| {
-        let copied = copy(options, &database, &partial.file, storage, observer)?;
+        let copy = engine::copy(choice.engine, options, &database, &partial.file, &pace, storage, observer)?;
         let wal_bytes_after = wal_bytes(&database)?.unwrap_or(0);
-        let file = finish(&partial.file, &copied, storage, observer)?;
+        let writers_waited = copy.copied.writers_waited;
+        let file = finish(&partial.file, copy, storage, observer)?;
         observer.cancel().check("back up", &database)?;
-        let manifest = describe(options, &database, ownership, file);
+        let manifest = describe(options, choice.engine, &database, ownership, file);
         let (backup, manifest) = publish_all(options, &folder, &database, &partial.file, manifest, storage)?;
-        Ok((backup, manifest, copied.writers_waited, wal_bytes_after))
+        Ok((backup, manifest, writers_waited, wal_bytes_after))
     })();
     let (backup, manifest, writers_waited, wal_bytes_after) = made.map_err(|e: Error| partial.discard(e, storage))?;
     Ok(BackupReport {
@@ -137,7 +127,8 @@ pub fn backup(options: &BackupOptions, storage: &Storage, observer: &mut dyn Obs
         backup,
         manifest,
         duration: start.elapsed(),
-        wal_bytes_before,
+        engine_reason: choice.reason,
+        wal_bytes_before: pace.wal_bytes_before(),
         wal_bytes_after,
         writers_waited,
         swept,
@@ -153,6 +144,8 @@ pub struct BackupPlan {
     pub backup: Utf8PathBuf,
     /// How it would be copied.
     pub engine: &'static str,
+    /// Why, as a clause for people.
+    pub engine_reason: String,
     /// What there is to copy at most: the main file and its WAL.
     pub source_bytes: u64,
     /// Temporary files of interrupted runs that would be removed.
@@ -171,13 +164,15 @@ pub fn plan_backup(options: &BackupOptions) -> Result<BackupPlan> {
     let database = database::resolve(&options.database)?;
     admit(&database)?;
     let folder = find_destination(options, &database)?;
+    let choice = choose(options, &database)?;
     let main = std::fs::metadata(&database).map_err(|e| Error::io("look at", &database, e))?.len();
     Ok(BackupPlan {
         backup: match &options.destination {
             Destination::File(file) => database::resolve(file)?,
             Destination::Archive(_) => free_names(options, &folder, &database).next().transpose()?.unwrap_or_default(),
         },
-        engine: options.engine.name(),
+        engine: choice.engine.name(),
+        engine_reason: choice.reason,
         source_bytes: main + wal_bytes(&database)?.unwrap_or(0),
         sweep: if is_there(&folder)? { partial::leftovers(&folder)? } else { Vec::new() },
         settles_restore: recover::is_interrupted(&Beside::new(&database))?,
@@ -207,100 +202,20 @@ fn admit(database: &Utf8Path) -> Result<Ownership> {
     Ok(Ownership::of(&metadata))
 }
 
-fn copy(
+fn describe(
     options: &BackupOptions,
+    engine: Engine,
     database: &Utf8Path,
-    into: &NamedFile,
-    storage: &Storage,
-    observer: &mut dyn Observer,
-) -> Result<Copied> {
-    observer.event(Event::Step(Step::Copy));
-    let identity = || FileIdentity::of_path(database).map_err(|e| Error::io("look at", database, e));
-    let before = identity()?;
-    let cancel = observer.cancel();
-    let open = |port| Source::open(database, options.busy_limit, &cancel, port);
-    let source = storage.through_sqlite("open", database, open)?;
-    let copied = storage.through_sqlite("copy into", &into.path, |port| match options.engine {
-        Engine::Online => {
-            let mut progress = |done, total| {
-                observer.event(Event::Bytes { done, total });
-                Ok(())
-            };
-            source.copy_online(&into.path, &mut progress, port)
-        }
-        Engine::Vacuum => source.vacuum_into(&into.path, port),
-    });
-    // Also after a failure: what our opening left beside the database must go.
-    let closed = storage.through_sqlite("close", database, |port| source.close(port));
-    let copied = copied?;
-    closed?;
-    // SQLite opens the main file and its WAL one after the other, both by name.
-    if identity()? != before {
-        return Err(Error::new(ErrorKind::Busy, "back up", database)
-            .because("the file was replaced by another one while it was copied")
-            .hint("try again"));
-    }
-    Ok(copied)
-}
-
-/// What was learnt from the finished file.
-struct Finished {
-    digest: crate::digest::Digest,
-    integrity_check: IntegrityRecord,
-    database: DatabaseRecord,
-    tables: Vec<TableRecord>,
-}
-
-/// Makes the copy one self-contained file, looks at it, hashes it; it is synced when it is published. Every number comes from the
-/// finished file: the live database is at another moment by now.
-fn finish(file: &NamedFile, copied: &Copied, storage: &Storage, observer: &mut dyn Observer) -> Result<Finished> {
-    let header = read_header(file)?;
-    if header.journal_mode == JournalMode::Wal {
-        // In WAL mode it would grow sidecars wherever it is opened, and could not be opened on read-only media.
-        storage.write_at(file, JOURNAL_MODE_OFFSET, &JournalMode::Rollback.header_bytes())?;
-    }
-    observer.event(Event::Step(Step::Check));
-    let inspection = Inspection::open(&file.path, &observer.cancel())?;
-    let outcome = inspection.integrity_check()?;
-    observer.event(Event::Step(Step::Count));
-    let tables = inspection.row_counts()?;
-    drop(inspection);
-
-    observer.event(Event::Step(Step::Hash));
-    let total = file.file.metadata().map_err(|e| Error::io("look at", &file.path, e))?.len();
-    let cancel = observer.cancel();
-    let digest = digest_file(&file.file, &file.path, None, &mut |done| {
-        observer.event(Event::Bytes { done, total });
-        cancel.check("hash", &file.path)
-    })?;
-    Ok(Finished {
-        integrity_check: IntegrityRecord {
-            rows: outcome.rows,
-            truncated: outcome.truncated,
-            error: outcome.error,
-            sqlite_version: sqlite::version().to_owned(),
-            duration_ms: u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX),
-        },
-        database: DatabaseRecord::new(&read_header(file)?, digest.size_bytes, copied.journal_mode),
-        tables: tables.into_iter().map(|(name, rows)| TableRecord { name, rows }).collect(),
-        digest,
-    })
-}
-
-fn read_header(file: &NamedFile) -> Result<Header> {
-    let failed = |kind| Error::new(kind, "read the header of", &file.path);
-    let header = Header::read(&file.file).map_err(|e| failed(ErrorKind::Failed).because(e))?;
-    header.map_err(|e| failed(ErrorKind::Damaged).because(e))
-}
-
-fn describe(options: &BackupOptions, database: &Utf8Path, ownership: Ownership, finished: Finished) -> Manifest {
+    ownership: Ownership,
+    finished: Finished,
+) -> Manifest {
     Manifest {
         format: FORMAT.to_owned(),
         version: VERSION,
         requires: Vec::new(),
         tool: concat!("engram-restore ", env!("CARGO_PKG_VERSION")).to_owned(),
         created_at: options.now,
-        engine: options.engine.name().to_owned(),
+        engine: engine.name().to_owned(),
         label: options.label.clone(),
         // The name is not known before the file has it.
         file: FileRecord::new("", &finished.digest),
@@ -317,7 +232,7 @@ fn describe(options: &BackupOptions, database: &Utf8Path, ownership: Ownership, 
     }
 }
 
-/// Gives the finished file its name, then the manifest: the commit point.
+/// Gives the finished file, which is synced, its name, then the manifest: the commit point.
 fn publish_all(
     options: &BackupOptions,
     folder: &Utf8Path,
@@ -360,11 +275,11 @@ fn publish_file(
 ) -> Result<Utf8PathBuf> {
     if let Destination::File(file) = &options.destination {
         let file = database::resolve(file)?;
-        return if publish(storage, finished, &file)? { Ok(file) } else { Err(taken_error(&file)) };
+        return if publish_synced(storage, finished, &file)? { Ok(file) } else { Err(taken_error(&file)) };
     }
     for name in free_names(options, folder, database) {
         let name = name?;
-        if publish(storage, finished, &name)? {
+        if publish_synced(storage, finished, &name)? {
             return Ok(name);
         }
     }

@@ -90,12 +90,22 @@ pub(crate) struct BackupArgs {
     /// Write the backup here instead of into the archive; the manifest goes beside it
     #[arg(long, value_name = "FILE")]
     pub(crate) path: Option<Utf8PathBuf>,
-    /// How to copy: auto, online (every page as it is), vacuum (compact, not byte-faithful)
+    /// How to copy: auto, snapshot (the files themselves, the fastest), online (page by page), vacuum (compact, not
+    /// byte-faithful)
     #[arg(long, value_name = "ENGINE", default_value = "auto", hide_possible_values = true)]
     pub(crate) engine: EngineArg,
     /// A word of your own, kept in the manifest
     #[arg(long, value_name = "TEXT")]
     pub(crate) label: Option<String>,
+    /// Copy at most so many bytes a second, such as 20MB or 64MiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max_rate: Option<u64>,
+    /// Give up once the database's WAL has grown beyond this meanwhile, such as 256MiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max_wal: Option<u64>,
+    /// Give up once the copy takes longer than this, such as 90s or 5m
+    #[arg(long, value_name = "T", value_parser = duration)]
+    pub(crate) max_time: Option<std::time::Duration>,
     /// Print what would be done, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -107,6 +117,7 @@ pub(crate) struct BackupArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineArg {
     Auto,
+    Snapshot,
     Online,
     Vacuum,
 }
@@ -255,6 +266,14 @@ pub(crate) enum ErrnoArg {
 fn seconds(text: &str) -> Result<std::time::Duration, String> {
     let seconds: f64 = text.parse().map_err(|_not_a_number| "not a number of seconds".to_owned())?;
     std::time::Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+/// A number of bytes with its unit, such as `500kB`, `20MB` or `64MiB`; more than none.
+fn size(text: &str) -> Result<u64, String> {
+    match text.parse::<bytesize::ByteSize>()?.as_u64() {
+        0 => Err("it must be more than 0".to_owned()),
+        bytes => Ok(bytes),
+    }
 }
 
 /// A number with its unit, such as `1us`, `250ms`, `90s`, `24h` or `7d`; a day has 24 hours.

@@ -1,7 +1,9 @@
 //! `backup`: take a verified backup of the live database.
 
 use engram_restore::archive::manifest_path;
-use engram_restore::{BackupOptions, BackupPlan, BackupReport, Destination, Engine, Result, backup, plan_backup};
+use engram_restore::{
+    BackupOptions, BackupPlan, BackupReport, Destination, Engine, Limits, Result, backup, plan_backup,
+};
 use serde_json::{Value, json};
 
 use super::args::{BackupArgs, EngineArg};
@@ -16,7 +18,9 @@ pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress)
         None => Destination::Archive(context.archive()?),
     };
     let engine = match args.engine {
-        EngineArg::Auto | EngineArg::Online => Engine::Online,
+        EngineArg::Auto => Engine::Auto,
+        EngineArg::Snapshot => Engine::Snapshot,
+        EngineArg::Online => Engine::Online,
         EngineArg::Vacuum => Engine::Vacuum,
     };
     let options = BackupOptions {
@@ -25,6 +29,7 @@ pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress)
         engine,
         label: args.label.clone(),
         busy_limit: args.wait,
+        limits: Limits { max_rate: args.max_rate, max_wal: args.max_wal, max_time: args.max_time },
         now: jiff::Timestamp::now(),
     };
     if args.dry_run {
@@ -46,7 +51,7 @@ pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress)
 /// The fields of a backup that found damage instead.
 fn nothing_done() -> Value {
     json!({
-        "backup": null, "manifest": null, "size_bytes": null, "blake3": null, "integrity_check": null, "engine": null,
+        "backup": null, "manifest": null, "size_bytes": null, "blake3": null, "integrity_check": null, "engine": null, "engine_reason": null,
         "duration_ms": null, "wal_bytes_before": null, "wal_bytes_after": null,
     })
 }
@@ -56,11 +61,12 @@ fn planned(plan: &BackupPlan) -> Outcome {
     fields["backup"] = plan.backup.as_str().into();
     fields["manifest"] = manifest_path(&plan.backup).into_string().into();
     fields["engine"] = plan.engine.into();
+    fields["engine_reason"] = plan.engine_reason.as_str().into();
     fields["dry_run"] = true.into();
     fields["plan"] = json!(plan);
     let mut lines = vec![
         format!("would back up {} (at most {})", plan.db, bytes(plan.source_bytes)),
-        format!("  to {} (engine {})", plan.backup, plan.engine),
+        format!("  to {} (engine {}: {})", plan.backup, plan.engine, plan.engine_reason),
     ];
     if plan.settles_restore {
         lines.push("  would first bring a restore that was interrupted there to its end".to_owned());
@@ -81,6 +87,7 @@ fn fields(report: &BackupReport) -> Value {
         "integrity_check": super::show::integrity_json(&manifest.integrity_check),
         "integrity_check_error": manifest.integrity_check.error,
         "engine": manifest.engine,
+        "engine_reason": report.engine_reason,
         "label": manifest.label,
         "created_at": manifest.created_at,
         "journal_mode": manifest.database.journal_mode,
@@ -102,8 +109,13 @@ fn text(report: &BackupReport) -> String {
             millis(report.duration),
             manifest.file.blake3
         ),
+        format!("  engine {}: {}", manifest.engine, report.engine_reason),
         format!("  integrity check: {}", super::show::integrity_text(&manifest.integrity_check)),
     ];
+    if report.wal_bytes_after > report.wal_bytes_before {
+        let (before, after) = (bytes(report.wal_bytes_before), bytes(report.wal_bytes_after));
+        lines.push(format!("  the WAL grew from {before} to {after} meanwhile"));
+    }
     if let Some(waited) = report.writers_waited {
         lines.push(format!("  not in WAL mode: writers had to wait for {} ms", millis(waited)));
     }

@@ -1,8 +1,11 @@
 //! The only room that knows SQLite (and names rusqlite). What SQLite really does, and which tests of ours show it, is in
 //! `docs/sqlite-facts.md`.
 
+mod apart;
+mod check;
 mod fold;
 mod inspect;
+mod replay;
 mod source;
 
 use std::time::{Duration, Instant};
@@ -12,8 +15,11 @@ use rusqlite::ErrorCode;
 
 use crate::error::{Error, ErrorKind};
 
+pub(crate) use apart::{Apart, apart_is_possible};
+pub(crate) use check::check_own;
 pub(crate) use fold::{Folded, Held, fold, fold_copy, fold_returned_wal, set_wal_mode};
-pub(crate) use inspect::Inspection;
+pub(crate) use inspect::{CheckOutcome, Inspection};
+pub(crate) use replay::{WAL_HEADER_BYTES, pages_in_wal, present_bytes, replay_wal};
 pub(crate) use source::{Copied, Source, wal_bytes};
 
 /// The version of the SQLite that is built in, such as `3.54.1`.

@@ -19,8 +19,8 @@ use crate::header::JournalMode;
 use crate::observe::Cancel;
 use crate::storage::ThroughPort;
 
-/// Pages copied between two looks at the cancel token.
-const PAGES_PER_STEP: i32 = 1024;
+/// How many virtual machine instructions pass between two looks at whether to stop.
+const OPERATIONS_PER_LOOK: i32 = 10_000;
 
 /// How long SQLite's own busy handler sleeps on a lock before we look at the cancel token again.
 const BUSY_SLICE: Duration = Duration::from_millis(100);
@@ -58,7 +58,7 @@ impl Source {
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             connection.busy_timeout(BUSY_SLICE.min(busy_limit))?;
             let stop = cancel.clone();
-            connection.progress_handler(10_000, Some(move || stop.is_requested()))?;
+            connection.progress_handler(OPERATIONS_PER_LOOK, Some(move || stop.is_requested()))?;
             Ok(connection)
         };
         let connection = open().map_err(|e| failed("open", path, &e))?;
@@ -67,11 +67,45 @@ impl Source {
         Ok(source)
     }
 
-    /// Copies one snapshot, page by page, into `target`: an empty file that nobody else knows. The copy has the
-    /// source's header, so it is in WAL mode if the source is. Nothing is synced.
+    /// The database's path.
+    pub(crate) fn path(&self) -> &Utf8Path {
+        &self.path
+    }
+
+    /// Begins a read transaction: the snapshot in WAL mode, the shared lock in rollback mode. A hot rollback journal is
+    /// rolled back by it.
+    pub(crate) fn pin(&self, _port: ThroughPort) -> Result<Pinned<'_>> {
+        Pinned::begin(self)
+    }
+
+    /// How many frames of the WAL are committed by now, as everybody who has the database open sees it: nobody of them
+    /// ever looks at a checksum again. `None` where SQLite does not say, because this user may only read.
+    pub(crate) fn committed_frames(&self, _port: ThroughPort) -> Result<Option<u64>> {
+        let ask = || -> rusqlite::Result<i64> {
+            // On its own: within a transaction SQLite does not answer.
+            let flags =
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.busy_timeout(BUSY_SLICE.min(self.busy_limit))?;
+            connection.query_row("SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)", [], |_| Ok(()))?;
+            wal_frames(&connection)
+        };
+        match retry_busy(self.busy_limit, ask) {
+            Ok(frames) => Ok(u64::try_from(frames).ok()),
+            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => Ok(None),
+            Err(e) if is_busy(&e) => Err(self.busy()),
+            Err(e) => Err(failed("read", &self.path, &e)),
+        }
+    }
+
+    /// Copies one snapshot, page by page, into `target`: an empty file that nobody else knows. `progress` gets the bytes
+    /// done and in all after every `step_bytes`, and stops the copy with an error. The copy has the source's header, so
+    /// it is in WAL mode if the source is. Nothing is synced.
     pub(crate) fn copy_online(
         &self,
         target: &Utf8Path,
+        step_bytes: u64,
         progress: &mut dyn FnMut(u64, u64) -> Result<()>,
         _port: ThroughPort,
     ) -> Result<Copied> {
@@ -87,14 +121,15 @@ impl Source {
                 .map_err(|e| failed("open", target, &e))?;
 
         let page_size = self.question("PRAGMA page_size")?;
+        let pages_per_step = i32::try_from(step_bytes / page_size).unwrap_or(i32::MAX).max(1);
         let failed = |e| failed("copy", &self.path, &e);
         let copy = Backup::new(&self.connection, &mut into).map_err(failed)?;
         let mut waiting: Option<Instant> = None;
         loop {
             self.cancel.check("copy", &self.path)?;
-            match copy.step(PAGES_PER_STEP).map_err(failed)? {
-                StepResult::Done => break,
-                StepResult::More => waiting = None,
+            let stepped = copy.step(pages_per_step).map_err(failed)?;
+            match stepped {
+                StepResult::Done | StepResult::More => waiting = None,
                 // SQLite's busy handler has already waited; here only the sum is bounded.
                 StepResult::Busy | StepResult::Locked | _ => {
                     let since = *waiting.get_or_insert_with(Instant::now);
@@ -106,17 +141,29 @@ impl Source {
             }
             let now = copy.progress();
             let (total, left) = (now.pagecount.unsigned_abs(), now.remaining.unsigned_abs());
+            // After the last step too, which may be the only one: it passes the limits like any other.
             progress(u64::from(total - left) * page_size, u64::from(total) * page_size)?;
+            if stepped == StepResult::Done {
+                break;
+            }
         }
         drop(copy);
         snapshot.release()
     }
 
-    /// Writes a compact copy of one snapshot into `target`, an empty file, with `VACUUM INTO`. The copy is in rollback
-    /// mode. Nothing is synced.
-    pub(crate) fn vacuum_into(&self, target: &Utf8Path, _port: ThroughPort) -> Result<Copied> {
+    /// Writes a compact copy of one snapshot into `target`, an empty file, with `VACUUM INTO`. It ends with an error soon
+    /// after `stop` says so. The copy is in rollback mode. Nothing is synced.
+    pub(crate) fn vacuum_into(
+        &mut self,
+        target: &Utf8Path,
+        stop: impl FnMut() -> bool + Send + 'static,
+        _port: ThroughPort,
+    ) -> Result<Copied> {
         // VACUUM refuses to run inside a transaction; its own read transaction is the snapshot.
         let journal_mode = Pinned::begin(self)?.release()?.journal_mode;
+        self.connection
+            .progress_handler(OPERATIONS_PER_LOOK, Some(stop))
+            .map_err(|e| failed("open", &self.path, &e))?;
         let start = Instant::now();
         let vacuum = || self.connection.execute("VACUUM main INTO ?1", [target.as_str()]);
         self.connection.pragma_update(None, "query_only", false).map_err(|e| failed("open", &self.path, &e))?;
@@ -164,10 +211,10 @@ impl Source {
 }
 
 /// A read transaction on a source: the snapshot in WAL mode, the shared lock in rollback mode.
-struct Pinned<'a> {
+pub(crate) struct Pinned<'a> {
     source: &'a Source,
     since: Instant,
-    journal_mode: JournalMode,
+    pub(crate) journal_mode: JournalMode,
 }
 
 impl<'a> Pinned<'a> {
@@ -180,7 +227,8 @@ impl<'a> Pinned<'a> {
         Ok(Self { source, since, journal_mode })
     }
 
-    fn release(self) -> Result<Copied> {
+    /// Ends it.
+    pub(crate) fn release(self) -> Result<Copied> {
         let path = &self.source.path;
         self.source.connection.execute_batch("ROLLBACK").map_err(|e| failed("read", path, &e))?;
         let writers_waited = (self.journal_mode == JournalMode::Rollback).then(|| self.since.elapsed());
@@ -190,6 +238,11 @@ impl<'a> Pinned<'a> {
 
 fn interrupted() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT), None)
+}
+
+/// How many frames SQLite takes the WAL to have. Nothing is checkpointed.
+pub(super) fn wal_frames(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1))
 }
 
 /// The size of a database's `-wal`, `None` where there is none.

@@ -27,7 +27,7 @@ fn report_is_the_file_that_was_written() {
     assert_eq!(json["size_bytes"], bytes.len());
     assert_eq!(json["blake3"], blake3::hash(&bytes).to_hex().as_str());
     assert_eq!(json["integrity_check"], "ok");
-    assert_eq!(json["engine"], "online");
+    assert_eq!(json["engine"], "snapshot");
     assert_eq!(json["label"], "before upgrade");
     assert_eq!(json["swept"], json!([]));
     assert_eq!((&json["wal_bytes_before"], &json["wal_bytes_after"]), (&json!(0), &json!(0)));

@@ -13,6 +13,7 @@ use crate::craft::{
     archive, beside, has_open, mode, number, refused, rollback_scene, run_on, sleeps, small_database, small_scene,
     under_umask, until,
 };
+use crate::processes::Foreign;
 use crate::support::{Scene, run};
 
 /// The backup's own name fits into the folder, its manifest's does not: the failure comes after the first rename.
@@ -28,7 +29,7 @@ fn backup_whose_manifest_cannot_be_named_is_taken_back() {
 
 #[test]
 fn locked_database_is_busy_and_leaves_nothing_behind() {
-    for engine in ["online", "vacuum"] {
+    for engine in ["snapshot", "online", "vacuum"] {
         let scene = rollback_scene(10);
         let holder = Connection::open(&scene.db).unwrap();
         holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -59,7 +60,7 @@ fn number_in(connection: &Connection) -> i64 {
 /// Would catch a `--wait` that is forgotten after the first answer "database is locked".
 #[test]
 fn waiting_backup_goes_on_when_the_lock_is_let_go() {
-    for engine in ["online", "vacuum"] {
+    for engine in ["snapshot", "online", "vacuum"] {
         let scene = rollback_scene(10);
         let holder = Connection::open(&scene.db).unwrap();
         holder.execute_batch("BEGIN EXCLUSIVE; DELETE FROM user_prompts;").unwrap();
@@ -106,6 +107,18 @@ fn leftovers_of_a_dead_run_are_swept_and_told() {
     assert_eq!(names.len(), foreign.len() + 2, "{names:?}");
 }
 
+#[test]
+fn copied_wal_of_a_killed_run_is_swept_with_its_main_file() {
+    let scene = small_scene();
+    let _holder = Foreign::with(&scene.db, "INSERT INTO t VALUES ('late')");
+    scene.kill_before(&["backup"], "sqlite replay into");
+    let left = Scene::names(&archive(&scene));
+    assert!(left.len() == 2 && left[1] == format!("{}-wal", left[0]), "{left:?}");
+    let json = scene.run(&["backup", "--json"]).expect(0).json();
+    assert_eq!(json["swept"].as_array().unwrap().len(), 2);
+    assert_eq!(Scene::names(&archive(&scene)).len(), 2, "a backup and its manifest");
+}
+
 /// Would catch a sweep that removes the file another run is writing into.
 #[test]
 fn leftover_that_a_live_run_holds_is_not_swept() {
@@ -141,7 +154,7 @@ fn sweep_keeps_to_the_archive() {
 /// catch a manifest that is there before its backup is complete, and a leftover that stays for ever.
 #[test]
 fn killed_backup_does_not_exist_and_the_next_one_works() {
-    for engine in ["online", "vacuum"] {
+    for engine in ["snapshot", "online", "vacuum"] {
         let scene = Scene::with_rows(100);
         let inner = scene.command(&["backup", "--engine", engine]);
         let killed = run(&mut under_umask("077; ulimit -c 0; ulimit -f 64", &inner));

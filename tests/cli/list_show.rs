@@ -232,7 +232,7 @@ fn show_prints_every_part_of_the_manifest() {
         manifest["file"]["blake3"].as_str().unwrap(),
         manifest["source"]["host"].as_str().unwrap(),
         manifest["tool"].as_str().unwrap(),
-        "online",
+        "snapshot",
         "UTF-8",
         "observations",
     ];
@@ -262,7 +262,7 @@ fn show_of_a_damaged_manifest_is_refused() {
     let scene = small_scene();
     let backup = scene.backup();
     let text = fs::read_to_string(manifest_of(&backup)).unwrap();
-    for damaged in [text.replace("\"online\"", "\"onlinf\""), text[..100].to_owned(), String::new()] {
+    for damaged in [text.replace("\"snapshot\"", "\"snapshou\""), text[..100].to_owned(), String::new()] {
         fs::write(manifest_of(&backup), damaged).unwrap();
         let json = scene.run(&["show", "latest", "--json"]).expect(1).json();
         assert_eq!(json["error"]["kind"], "damaged");

@@ -13,6 +13,7 @@ mod backup;
 mod choose;
 mod drill;
 mod fault;
+mod kindness;
 mod leftovers;
 mod list_show;
 mod manifest;

@@ -9,8 +9,8 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::craft::{
-    archive, assert_plain, beside, damage_index, everything, has_open, integrity, mode, number, read_manifest, refused,
-    rollback_scene, run_on, small_database, small_scene,
+    archive, assert_plain, beside, damage_index, everything, flip, has_open, integrity, mode, number, read_manifest,
+    refused, rollback_scene, run_on, small_database, small_scene,
 };
 use crate::support::{ForeignWriter, Scene};
 
@@ -45,7 +45,7 @@ fn tables_and_source_are_in_the_manifest() {
 /// Would catch a checkpoint, a header write, or a sidecar left beside the live database.
 #[test]
 fn cleanly_closed_wal_database_stays_alone_and_untouched() {
-    for engine in ["online", "vacuum"] {
+    for engine in ["snapshot", "online", "vacuum"] {
         let scene = Scene::with_rows(20);
         let before = everything(&scene.dir);
         scene.run(&["backup", "--engine", engine]).expect(0);
@@ -58,7 +58,7 @@ fn cleanly_closed_wal_database_stays_alone_and_untouched() {
 /// Would catch a copy of the main file alone, and a connection that folds somebody's WAL when it closes.
 #[test]
 fn hot_wal_is_in_the_backup_and_stays_byte_for_byte() {
-    for engine in ["online", "vacuum"] {
+    for engine in ["snapshot", "online", "vacuum"] {
         let scene = Scene::with_rows(20);
         write_hot(&scene.db, 7, 1).unwrap();
         let (db, wal) = (fs::read(&scene.db).unwrap(), fs::read(beside(&scene.db, "-wal")).unwrap());
@@ -91,7 +91,7 @@ fn wal_without_its_index_is_in_the_backup_too() {
 /// Would catch a copy that starts over at each foreign commit and never ends.
 #[test]
 fn backup_beside_a_writer_ends_and_has_every_row_committed_before_it() {
-    for engine in ["online", "vacuum"] {
+    for engine in ["snapshot", "online", "vacuum"] {
         let scene = Scene::with_rows(300);
         let writer = ForeignWriter::start(&scene.db, 50);
         let before = number(&scene.db, "SELECT max(id) FROM observations");
@@ -191,7 +191,7 @@ fn orphan_wal_of_a_missing_or_empty_database_is_untouched() {
 #[test]
 fn no_database_leaves_nothing_in_the_archive_and_its_wal_alone() {
     for content in ["no database, whatever its name says", "SQLite format 3\0"] {
-        for engine in ["online", "vacuum"] {
+        for engine in ["snapshot", "online", "vacuum"] {
             let scene = Scene::with_rows(10);
             write_hot(&scene.db, 3, 1).unwrap();
             fs::write(&scene.db, content.repeat(200)).unwrap();
@@ -259,7 +259,7 @@ fn awkward_names_are_only_names() {
         let (plain, db) = (scene.dir.join("plain"), scene.dir.join(name));
         small_database(&plain);
         fs::rename(&plain, &db).unwrap();
-        for engine in ["online", "vacuum"] {
+        for engine in ["snapshot", "online", "vacuum"] {
             let text = run_on(&scene, db.as_str(), &["backup", "--engine", engine]).expect(0);
             assert_plain(&text.stdout);
         }
@@ -343,10 +343,45 @@ fn database_cut_short_is_damaged() {
     let scene = Scene::with_rows(20);
     let length = fs::metadata(&scene.db).unwrap().len();
     fs::OpenOptions::new().write(true).open(&scene.db).unwrap().set_len(length / 2 + 1000).unwrap();
-    for engine in ["online", "vacuum"] {
+    for engine in ["snapshot", "online", "vacuum"] {
         let json = scene.run(&["backup", "--json", "--engine", engine]).expect(1).json();
         assert!(json["integrity_check"].is_array() || json["error"]["kind"] == "damaged", "{json}");
     }
     let verified = scene.run(&["verify", "--all", "--json"]);
     assert_ne!(verified.status, Some(0), "{verified:?}");
+}
+
+/// Would catch a backup that is silently older than the database: a replay ends at the first frame whose checksum is wrong
+/// and puts old pages over those that a checkpoint has written, while nobody who has it open looks at a checksum.
+#[test]
+fn wal_with_a_damaged_frame_is_not_replayed_in_part() {
+    let scene = Scene::empty();
+    let writer = Connection::open(&scene.db).unwrap();
+    writer
+        .execute_batch(
+            "PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; CREATE TABLE t(a); INSERT INTO t VALUES (0)",
+        )
+        .unwrap();
+    for a in 1..=9 {
+        writer.execute("UPDATE t SET a = ?1", [a]).unwrap();
+    }
+    let reader = Connection::open(&scene.db).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+    writer.execute("UPDATE t SET a = 10", []).unwrap();
+    // All but the newest frame go into the main file, so the WAL is still read.
+    writer.query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).unwrap();
+    reader.execute_batch("ROLLBACK").unwrap();
+    let wal = beside(&scene.db, "-wal");
+    let frame_bytes = 24 + 4096;
+    let frames = (fs::metadata(&wal).unwrap().len() - 32) / frame_bytes;
+    let at = 32 + (frames - 3) * frame_bytes + 16;
+    flip(&wal, usize::try_from(at).unwrap());
+    assert_eq!(number(&scene.db, "SELECT a FROM t"), 10);
+
+    let error = refused(scene.run(&["backup", "--json", "--engine", "snapshot"]), 1, "damaged");
+    assert!(error["message"].as_str().unwrap().contains("WAL is damaged"), "{error}");
+    assert_eq!(Scene::names(&archive(&scene)), [""; 0]);
+    let online = scene.run(&["backup", "--json", "--engine", "online"]).expect(0).json();
+    assert_eq!(number(online["backup"].as_str().unwrap().into(), "SELECT a FROM t"), 10);
+    drop((reader, writer));
 }

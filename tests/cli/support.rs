@@ -89,16 +89,22 @@ impl Scene {
 
     #[track_caller]
     fn kill(&self, arguments: &[&str], operation: &str, later: usize) {
-        let operations = self.operations(arguments);
-        let found = operations.iter().position(|line| line.starts_with(operation));
-        let at = found.unwrap_or_else(|| panic!("no {operation:?} in {operations:#?}")) + later;
+        let at = self.position(arguments, operation) + later;
         let killed = self.run(&[&["fault", "--at", &at.to_string(), "--kill", "--"], arguments].concat());
         assert_eq!(killed.status, None, "a signal ends it: {killed:?}");
     }
 
+    /// The number of the first file operation of a run that begins like this, as `-vv` prints them.
+    #[track_caller]
+    pub(crate) fn position(&self, arguments: &[&str], operation: &str) -> usize {
+        let operations = self.operations(arguments);
+        let found = operations.iter().position(|line| line.starts_with(operation));
+        found.unwrap_or_else(|| panic!("no {operation:?} in {operations:#?}"))
+    }
+
     /// The file operations of a run that nothing goes wrong with, in a copy of the folder, without its name.
     #[track_caller]
-    fn operations(&self, arguments: &[&str]) -> Vec<String> {
+    pub(crate) fn operations(&self, arguments: &[&str]) -> Vec<String> {
         let twin = Self::empty();
         let mut copy = Command::new("cp");
         // With links as links: who is one file with whom is what it may go by.

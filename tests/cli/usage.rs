@@ -392,7 +392,7 @@ fn error_is_told_with_its_hint_on_a_line_of_its_own() {
 /// A signal while the backup waits for a lock. Would catch a temporary file, folder or sidecar that stays.
 #[test]
 fn signal_ends_a_backup_with_nothing_left_behind() {
-    for engine in ["online", "vacuum"] {
+    for engine in ["snapshot", "online", "vacuum"] {
         for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
             let scene = Scene::empty();
             let options = SampleOptions { rows: 10, journal_mode: SampleJournal::Delete, ..SampleOptions::default() };

@@ -89,6 +89,7 @@ impl BackupScenario {
             engine: self.engine,
             label: None,
             busy_limit: Duration::from_secs(5),
+            limits: engram_restore::Limits::default(),
             now: now.parse().unwrap(),
         };
         backup(&options, storage, &mut Quiet).map(drop)
@@ -297,15 +298,16 @@ pub(crate) fn all() -> Vec<BackupScenario> {
     };
     let interrupted = |name, start| BackupScenario {
         source: Scenario { start, ..Scenario::new(name, Old::HotWal, crate::scenario::Command::Restore) },
-        ..of(name, Old::HotWal, Engine::Online, Archive::Older)
+        ..of(name, Old::HotWal, Engine::Snapshot, Archive::Older)
     };
     vec![
-        of("hot-wal/backup", Old::HotWal, Engine::Online, Archive::Missing),
+        of("hot-wal/backup", Old::HotWal, Engine::Snapshot, Archive::Missing),
+        of("hot-wal-online/backup", Old::HotWal, Engine::Online, Archive::Missing),
         of("hot-wal-vacuum/backup", Old::HotWal, Engine::Vacuum, Archive::Missing),
-        of("rollback-older/backup", Old::Rollback, Engine::Online, Archive::Older),
+        of("rollback-older/backup", Old::Rollback, Engine::Snapshot, Archive::Older),
         of("hot-journal-leftovers/backup", Old::HotJournal, Engine::Vacuum, Archive::Leftovers),
-        of("clean-leftovers/backup", Old::Clean, Engine::Online, Archive::Leftovers),
-        BackupScenario { to_file: true, ..of("to-file/backup", Old::HotWal, Engine::Online, Archive::Older) },
+        of("clean-leftovers/backup", Old::Clean, Engine::Snapshot, Archive::Leftovers),
+        BackupScenario { to_file: true, ..of("to-file/backup", Old::HotWal, Engine::Snapshot, Archive::Older) },
         interrupted("interrupted-before/backup", Start::BeforeCommit),
         interrupted("interrupted-after/backup", Start::AfterCommit),
     ]

@@ -65,6 +65,8 @@ pub(crate) fn mutations(trace: &Trace, from: usize) -> Vec<Mutation> {
             Operation::Create { path } => mutations.push(Mutation::Without(life(trace, at, path))),
             Operation::CreateDir { .. }
             | Operation::Write { .. }
+            | Operation::Allocate { .. }
+            | Operation::SetLength { .. }
             | Operation::Reflink { .. }
             | Operation::SetAttributes { .. }
             | Operation::Rename { .. }
@@ -128,6 +130,8 @@ fn is_about(operation: &Operation, file: &Utf8Path) -> bool {
     match operation {
         Operation::Create { path }
         | Operation::Write { path, .. }
+        | Operation::Allocate { path, .. }
+        | Operation::SetLength { path, .. }
         | Operation::Reflink { path }
         | Operation::SetAttributes { path }
         | Operation::Sync { path }
@@ -167,6 +171,8 @@ impl Mutation {
         let path = match &trace.steps[at].operation {
             Operation::Create { path }
             | Operation::Write { path, .. }
+            | Operation::Allocate { path, .. }
+            | Operation::SetLength { path, .. }
             | Operation::Reflink { path }
             | Operation::SetAttributes { path }
             | Operation::Sync { path } => path,
@@ -213,8 +219,10 @@ impl Mutation {
 
 /// An operation without what is different in each scenario: times, lengths, names that nobody can guess.
 fn plain(operation: &Operation) -> String {
-    let text =
-        if let Operation::Write { path, .. } = operation { format!("write {path}") } else { operation.to_string() };
+    let text = operation.to_string();
+    let has_length =
+        matches!(operation, Operation::Write { .. } | Operation::Allocate { .. } | Operation::SetLength { .. });
+    let text = text.rsplit_once(' ').filter(|_| has_length).map_or(text.as_str(), |(what, _length)| what);
     let words = text.split(' ').map(|word| {
         let short = match word.strip_prefix(LIVE) {
             Some("") => "live",

@@ -336,6 +336,7 @@ fn backup_options(dir: &Utf8Path, engine: Engine, now: &str) -> BackupOptions {
         engine,
         label: None,
         busy_limit: Duration::from_secs(5),
+        limits: engram_restore::Limits::default(),
         now: now.parse().unwrap(),
     }
 }

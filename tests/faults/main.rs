@@ -115,6 +115,7 @@ fn backup_options(dir: &Utf8Path) -> BackupOptions {
         engine: Engine::Online,
         label: None,
         busy_limit: Duration::from_secs(5),
+        limits: engram_restore::Limits::default(),
         now: "2026-11-22T05:30:00.123Z".parse().unwrap(),
     }
 }
@@ -451,6 +452,11 @@ fn failed_restore_of_a_lost_database_leaves_none_or_the_new_one() {
 /// Either no manifest or a valid backup; the source and what lies beside it are as they were.
 #[test]
 fn failed_backup_leaves_no_manifest_or_a_valid_backup() {
+    sweep_backup(Old::HotWal, Engine::Snapshot);
+}
+
+#[test]
+fn failed_backup_by_the_backup_api_leaves_no_manifest_or_a_valid_backup() {
     sweep_backup(Old::HotWal, Engine::Online);
 }
 
@@ -461,7 +467,7 @@ fn failed_backup_by_vacuum_leaves_no_manifest_or_a_valid_backup() {
 
 #[test]
 fn failed_backup_in_rollback_mode_leaves_no_manifest_or_a_valid_backup() {
-    sweep_backup(Old::Rollback, Engine::Online);
+    sweep_backup(Old::Rollback, Engine::Snapshot);
 }
 
 fn sweep_backup(old: Old, engine: Engine) {
@@ -508,7 +514,7 @@ fn backup_once(template: &Template, engine: Engine, storage: &Storage) -> (bool,
             wrong.push(format!("a manifest lies beside a bad backup: {codes:?}: {:?}", names_in(&archive)));
         }
         let copied = found(&backup.path);
-        if engine == Engine::Online && copied != source {
+        if engine != Engine::Vacuum && copied != source {
             wrong.push(format!("the backup is another database: {} for {}", short(&copied), short(&source)));
         }
     }

@@ -96,6 +96,7 @@ sweeps! {
     restore_over Restore,
     undo_over Undo,
     backup_of Backup,
+    online_backup_of BackupOnline,
     backup_by_vacuum_of BackupByVacuum,
 }
 

@@ -41,6 +41,7 @@ pub(crate) enum Action {
     Restore,
     Undo,
     Backup,
+    BackupOnline,
     BackupByVacuum,
 }
 
@@ -52,7 +53,8 @@ pub(crate) struct Scenario {
 }
 
 impl Action {
-    pub(crate) const ALL: [Self; 4] = [Self::Restore, Self::Undo, Self::Backup, Self::BackupByVacuum];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Restore, Self::Undo, Self::Backup, Self::BackupOnline, Self::BackupByVacuum];
 
     /// Whether it puts another database in place.
     pub(crate) fn replaces(self) -> bool {
@@ -157,7 +159,8 @@ impl Template {
         match self.scenario.action {
             Action::Restore => vec!["restore", &self.backup],
             Action::Undo => vec!["undo"],
-            Action::Backup => vec!["backup", "--engine", "online"],
+            Action::Backup => vec!["backup", "--engine", "snapshot"],
+            Action::BackupOnline => vec!["backup", "--engine", "online"],
             Action::BackupByVacuum => vec!["backup", "--engine", "vacuum"],
         }
     }

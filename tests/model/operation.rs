@@ -142,7 +142,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 fn run() -> impl Strategy<Value = Run> {
     prop_oneof![
-        2 => prop_oneof![Just(Engine::Online), Just(Engine::Vacuum)].prop_map(Run::Backup),
+        2 => prop_oneof![Just(Engine::Snapshot), Just(Engine::Online), Just(Engine::Vacuum)].prop_map(Run::Backup),
         6 => prop_oneof![2 => Just(Choice::LatestGood), 1 => any::<u8>().prop_map(Choice::Number)].prop_map(Run::Restore),
         3 => Just(Run::Undo),
         2 => Just(Run::Recover),

@@ -68,7 +68,15 @@ impl Machine {
         match plan {
             Plan::Backup(engine) => {
                 let destination = Destination::Archive(self.dir.join(ARCHIVE));
-                let options = BackupOptions { database, destination, engine, label: None, busy_limit: wait, now };
+                let options = BackupOptions {
+                    database,
+                    destination,
+                    engine,
+                    label: None,
+                    busy_limit: wait,
+                    limits: engram_restore::Limits::default(),
+                    now,
+                };
                 backup(&options, storage, &mut Quiet).map(|_| Said::Done)
             }
             Plan::Restore(number) => {

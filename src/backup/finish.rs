@@ -1,0 +1,90 @@
+//! From a copy to what its manifest says of it.
+
+use std::thread::ScopedJoinHandle;
+
+use super::engine::Copy;
+use crate::digest::{Digest, Draft};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{Header, JOURNAL_MODE_OFFSET, JournalMode};
+use crate::manifest::{DatabaseRecord, IntegrityRecord, TableRecord};
+use crate::observe::{Event, Observer, Step};
+use crate::sqlite::{self, CheckOutcome, Inspection, check_own};
+use crate::storage::{NamedFile, Storage};
+
+/// What was learnt from the finished file.
+pub(super) struct Finished {
+    pub(super) digest: Digest,
+    pub(super) integrity_check: IntegrityRecord,
+    pub(super) database: DatabaseRecord,
+    pub(super) tables: Vec<TableRecord>,
+}
+
+/// Makes the copy one self-contained file, and then syncs it, checks it, hashes it and counts its rows, all at once: nobody
+/// writes it any more. Every number comes from the finished file: the live database is at another moment by now.
+///
+/// Durable: the file's bytes.
+pub(super) fn finish(file: &NamedFile, copy: Copy, storage: &Storage, observer: &mut dyn Observer) -> Result<Finished> {
+    let Copy { copied, mut draft } = copy;
+    if read_header(file)?.journal_mode == JournalMode::Wal {
+        // In WAL mode it would grow sidecars wherever it is opened, and could not be opened on read-only media.
+        let bytes = JournalMode::Rollback.header_bytes();
+        storage.write_at(file, JOURNAL_MODE_OFFSET, &bytes)?;
+        if let Some(draft) = &mut draft {
+            draft.forget(JOURNAL_MODE_OFFSET..JOURNAL_MODE_OFFSET + bytes.len() as u64);
+        }
+    }
+    let cancel = observer.cancel();
+    std::thread::scope(|scope| {
+        let no_thread = |e| Error::io("begin a thread for", &file.path, e);
+        let begin = std::thread::Builder::new;
+        let synced = begin().spawn_scoped(scope, || storage.sync(file)).map_err(no_thread)?;
+        let check = || check_own(&file.path, &cancel);
+        let checked = begin().spawn_scoped(scope, check).map_err(no_thread)?;
+        let learnt = hash(file, draft, observer).and_then(|digest| {
+            observer.event(Event::Step(Step::Count));
+            let tables = Inspection::open(&file.path, &cancel)?.row_counts()?;
+            observer.event(Event::Step(Step::Check));
+            Ok((digest, tables))
+        });
+        let (checked, synced) = (join(checked, file), join(synced, file));
+        let (digest, tables) = learnt?;
+        synced?;
+        Ok(Finished {
+            integrity_check: record(checked?),
+            database: DatabaseRecord::new(&read_header(file)?, digest.size_bytes, copied.journal_mode),
+            tables: tables.into_iter().map(|(name, rows)| TableRecord { name, rows }).collect(),
+            digest,
+        })
+    })
+}
+
+fn hash(file: &NamedFile, draft: Option<Draft>, observer: &mut dyn Observer) -> Result<Digest> {
+    observer.event(Event::Step(Step::Hash));
+    let total = file.file.metadata().map_err(|e| Error::io("look at", &file.path, e))?.len();
+    let cancel = observer.cancel();
+    draft.unwrap_or_default().finish(&file.file, &file.path, None, &mut |done| {
+        observer.event(Event::Bytes { done, total });
+        cancel.check("hash", &file.path)
+    })
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>, file: &NamedFile) -> Result<T> {
+    let panicked = |_| Error::new(ErrorKind::Internal, "finish", &file.path).because("one of its threads panicked");
+    thread.join().map_err(panicked)?
+}
+
+fn record(outcome: CheckOutcome) -> IntegrityRecord {
+    IntegrityRecord {
+        rows: outcome.rows,
+        truncated: outcome.truncated,
+        error: outcome.error,
+        sqlite_version: sqlite::version().to_owned(),
+        duration_ms: u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn read_header(file: &NamedFile) -> Result<Header> {
+    let failed = |kind| Error::new(kind, "read the header of", &file.path);
+    let header = Header::read(&file.file).map_err(|e| failed(ErrorKind::Failed).because(e))?;
+    header.map_err(|e| failed(ErrorKind::Damaged).because(e))
+}
