@@ -9,6 +9,7 @@ mod processes;
 mod copying;
 mod locking;
 mod placing;
+mod snapshot;
 
 use std::fs;
 use std::time::Duration;

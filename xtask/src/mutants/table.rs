@@ -1,4 +1,5 @@
-//! The odd steps, in the order of a restore. Those whose absence only a power cut shows (each sync) are not here.
+//! The odd steps, in the order of a restore, and then those of a backup. Those whose absence only a power cut shows (each
+//! sync) are not here.
 
 use super::Mutant;
 
@@ -7,9 +8,13 @@ const RESTORE: &str = "restore/mod.rs";
 const PRESERVE: &str = "restore/preserve.rs";
 const FOLD: &str = "sqlite/fold.rs";
 const DECIDE: &str = "recover/table.rs";
+const ENGINE: &str = "backup/engine.rs";
+const SNAPSHOT: &str = "backup/snapshot.rs";
+const SOURCE: &str = "sqlite/source.rs";
 
 const CLI: &str = "--test=cli";
 const BETWEEN: &str = "--test=steps";
+const COPIES: &str = "--test=snapshot";
 
 pub(super) const TABLE: &[Mutant] = &[
     Mutant {
@@ -271,5 +276,103 @@ pub(super) const TABLE: &[Mutant] = &[
         replace: "if true {",
         target: CLI,
         test: "restore::interrupted::killed_rotation_neither_loses_nor_mixes_kept_wals",
+    },
+    Mutant {
+        name: "snapshot: the transaction begins with the pin",
+        file: SOURCE,
+        find: "source.patiently(\"BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1;\")?;",
+        replace: "source.patiently(\"BEGIN;\")?;",
+        target: COPIES,
+        test: "interleave::snapshot_is_held_until_both_files_are_copied",
+    },
+    Mutant {
+        name: "snapshot: one transaction for both files",
+        file: SNAPSHOT,
+        find: "let wal = match (&main, pinned.journal_mode) {",
+        replace: "pinned.release()?;
+    let pinned = storage.through_sqlite(\"pin\", database, |port| source.pin(port))?;
+    let wal = match (&main, pinned.journal_mode) {",
+        target: COPIES,
+        test: "interleave::snapshot_is_held_until_both_files_are_copied",
+    },
+    Mutant {
+        name: "snapshot: the WAL is copied too",
+        file: SNAPSHOT,
+        find: "=> copy_wal(database, into, &mut flow, storage),",
+        replace: "=> Ok::<Option<NamedFile>, Error>(None),",
+        target: COPIES,
+        test: "interleave::snapshot_is_held_until_both_files_are_copied",
+    },
+    Mutant {
+        name: "snapshot: a main file that ends early is no failure",
+        file: SNAPSHOT,
+        find: "may_end_early: true };\n        storage.copy_with(&options, &main",
+        replace: "may_end_early: false };\n        storage.copy_with(&options, &main",
+        target: COPIES,
+        test: "interleave::main_file_that_a_checkpoint_cuts_meanwhile_is_copied_all_the_same",
+    },
+    Mutant {
+        name: "snapshot: a WAL that was restarted while it was copied is dropped",
+        file: SNAPSHOT,
+        find: "if before.is_empty() || header()? != before {",
+        replace: "if before.is_empty() {",
+        target: COPIES,
+        test: "interleave::wal_that_is_restarted_while_it_is_copied_is_dropped",
+    },
+    Mutant {
+        name: "snapshot: what the replay changes is hashed again",
+        file: SNAPSHOT,
+        find: "&mut |page| draft.forget(page)",
+        replace: "&mut |_page: std::ops::Range<u64>| {}",
+        target: COPIES,
+        test: "large::hash_is_that_of_the_file_after_the_replay",
+    },
+    Mutant {
+        name: "snapshot: the file that is copied is the one that was looked at",
+        file: SNAPSHOT,
+        find: "if found != identity {",
+        replace: "if false && found != identity {",
+        target: COPIES,
+        test: "folder::another_file_under_the_name_when_it_is_copied_is_refused",
+    },
+    Mutant {
+        name: "snapshot: the name still means the same file in the end",
+        file: ENGINE,
+        find: "if identity()? != before {",
+        replace: "if false && identity()? != before {",
+        target: COPIES,
+        test: "folder::another_file_under_the_name_in_the_end_is_refused",
+    },
+    Mutant {
+        name: "snapshot: the live file is opened where its close costs nobody a lock",
+        file: "sqlite/apart.rs",
+        find: "own_table(target).and_then(|()| open_regular(source))",
+        replace: "open_regular(source)",
+        target: COPIES,
+        test: "locks::backup_loses_no_lock_of_the_process_and_leaves_no_file_open",
+    },
+    Mutant {
+        name: "backup: NO_CKPT_ON_CLOSE before anything is read",
+        file: SOURCE,
+        find: "connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;",
+        replace: "",
+        target: COPIES,
+        test: "folder::wal_that_a_crash_has_left_stays_as_it_was",
+    },
+    Mutant {
+        name: "backup: an empty WAL that our opening made goes when it closes",
+        file: SOURCE,
+        find: "if !self.wal_was_there && wal_bytes(&self.path)? == Some(0) {",
+        replace: "if false {",
+        target: COPIES,
+        test: "folder::database_without_sidecars_has_none_afterwards",
+    },
+    Mutant {
+        name: "backup: the copy is put into rollback mode",
+        file: "backup/finish.rs",
+        find: "if read_header(file)?.journal_mode == JournalMode::Wal {",
+        replace: "if false && read_header(file)?.journal_mode == JournalMode::Wal {",
+        target: COPIES,
+        test: "large::hash_is_that_of_the_file_after_the_replay",
     },
 ];
