@@ -1,10 +1,12 @@
 //! The project's own chores, in Rust instead of shell: `cargo xtask --help` lists them.
 
+mod bench;
 mod ci;
 mod crash;
 mod mutants;
 mod named_tests;
 mod sample;
+mod snapshot;
 mod source;
 mod tidy;
 
@@ -20,6 +22,11 @@ type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 #[derive(Parser)]
 #[command(name = "cargo xtask", about)]
 enum Chore {
+    /// Measure backups, checks and restores beside what people would otherwise use. Takes half an hour.
+    Bench(bench::Options),
+    /// The writer beside which `bench` measures.
+    #[command(hide = true)]
+    BenchWriter(bench::writer::Options),
     /// Run every check that CI runs, stopping at the first that fails.
     Ci,
     /// Crash restores, undos, recoveries and backups in tens of thousands of ways.
@@ -31,17 +38,22 @@ enum Chore {
     /// The writer that `sample --hot` kills.
     #[command(hide = true)]
     SampleWriter(sample::WriterOptions),
+    /// Take thousands of copies of databases that others use in every way meanwhile.
+    Snapshot(snapshot::Options),
     /// Check the house rules over the text of src/.
     Tidy,
 }
 
 fn main() -> ExitCode {
     let done = match Chore::parse() {
+        Chore::Bench(options) => root().and_then(|root| bench::run(&options, &root)),
+        Chore::BenchWriter(options) => bench::writer::run(&options),
         Chore::Ci => root().and_then(|root| ci::run(&root)),
         Chore::Crash(options) => root().and_then(|root| crash::run(&options, &root)),
         Chore::Mutants(options) => root().and_then(|root| mutants::run(&root, &options)),
         Chore::Sample(options) => sample::run(&options),
         Chore::SampleWriter(options) => sample::write_until_killed(&options),
+        Chore::Snapshot(options) => root().and_then(|root| snapshot::run(&options, &root)),
         Chore::Tidy => root().and_then(|root| tidy::run(&root)),
     };
     match done {
