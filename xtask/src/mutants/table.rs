@@ -298,8 +298,8 @@ pub(super) const TABLE: &[Mutant] = &[
     Mutant {
         name: "snapshot: the WAL is copied too",
         file: SNAPSHOT,
-        find: "=> copy_wal(database, into, &mut flow, storage),",
-        replace: "=> Ok::<Option<NamedFile>, Error>(None),",
+        find: "=> copy_wal(source, into, &mut flow, storage),",
+        replace: "=> Ok::<Option<CopiedWal>, Error>(None),",
         target: COPIES,
         test: "interleave::snapshot_is_held_until_both_files_are_copied",
     },
@@ -328,6 +328,14 @@ pub(super) const TABLE: &[Mutant] = &[
         test: "large::hash_is_that_of_the_file_after_the_replay",
     },
     Mutant {
+        name: "snapshot: a WAL that cannot be replayed in full is refused",
+        file: SNAPSHOT,
+        find: "if replayed < committed.unwrap_or(0) {",
+        replace: "if false && replayed < committed.unwrap_or(0) {",
+        target: CLI,
+        test: "source::wal_with_a_damaged_frame_is_not_replayed_in_part",
+    },
+    Mutant {
         name: "snapshot: the file that is copied is the one that was looked at",
         file: SNAPSHOT,
         find: "if found != identity {",
@@ -354,8 +362,9 @@ pub(super) const TABLE: &[Mutant] = &[
     Mutant {
         name: "backup: NO_CKPT_ON_CLOSE before anything is read",
         file: SOURCE,
-        find: "connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;",
-        replace: "",
+        find: "connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.busy_timeout(BUSY_SLICE.min(busy_limit))?;",
+        replace: "connection.busy_timeout(BUSY_SLICE.min(busy_limit))?;",
         target: COPIES,
         test: "folder::wal_that_a_crash_has_left_stays_as_it_was",
     },
