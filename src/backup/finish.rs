@@ -38,7 +38,10 @@ pub(super) fn finish(file: &NamedFile, copy: Copy, storage: &Storage, observer: 
         let no_thread = |e| Error::io("begin a thread for", &file.path, e);
         let begin = std::thread::Builder::new;
         let synced = begin().spawn_scoped(scope, || storage.sync(file)).map_err(no_thread)?;
-        let check = || check_own(&file.path, &cancel);
+        let check = || {
+            give_way();
+            check_own(&file.path, &cancel)
+        };
         let checked = begin().spawn_scoped(scope, check).map_err(no_thread)?;
         let learnt = hash(file, draft, observer).and_then(|digest| {
             observer.event(Event::Step(Step::Count));
@@ -56,6 +59,15 @@ pub(super) fn finish(file: &NamedFile, copy: Copy, storage: &Storage, observer: 
             digest,
         })
     })
+}
+
+/// Lets others have the processor first, the database's own application among them. On Linux it is the calling thread
+/// that is put back, with those that it begins.
+fn give_way() {
+    const NICE: i32 = 10;
+    if let Err(errno) = rustix::process::nice(NICE) {
+        tracing::debug!("the check keeps its priority: {errno}");
+    }
 }
 
 fn hash(file: &NamedFile, draft: Option<Draft>, observer: &mut dyn Observer) -> Result<Digest> {
