@@ -56,7 +56,11 @@ pub(super) fn choose(options: &BackupOptions, database: &Utf8Path) -> Result<Cho
             .because("VACUUM INTO is one statement of SQLite's, whose rate cannot be limited")
             .hint("leave --max-rate out, or take another engine"));
     }
-    decide(options.engine, why_no_snapshot(database)?).map_err(|why| {
+    let unsafe_because = match options.engine {
+        Engine::Auto | Engine::Snapshot => why_no_snapshot(database)?,
+        Engine::Online | Engine::Vacuum => None,
+    };
+    decide(options.engine, unsafe_because).map_err(|why| {
         Error::new(ErrorKind::Failed, "back up", database)
             .because(why)
             .hint("take --engine online, or auto, which does that here")
@@ -87,7 +91,7 @@ fn why_no_snapshot(database: &Utf8Path) -> Result<Option<String>> {
 pub(super) struct Copy {
     pub(super) copied: Copied,
     /// What is known of its hash already.
-    pub(super) draft: Option<Draft>,
+    pub(super) draft: Draft,
 }
 
 /// Copies the database into the empty file `into` with the chosen engine. Nothing is synced.
@@ -137,7 +141,7 @@ pub(super) fn copy(
 
 impl Copy {
     fn unhashed(copied: Copied) -> Self {
-        Self { copied, draft: None }
+        Self { copied, draft: Draft::default() }
     }
 }
 

@@ -29,9 +29,7 @@ pub(super) fn finish(file: &NamedFile, copy: Copy, storage: &Storage, observer: 
         // In WAL mode it would grow sidecars wherever it is opened, and could not be opened on read-only media.
         let bytes = JournalMode::Rollback.header_bytes();
         storage.write_at(file, JOURNAL_MODE_OFFSET, &bytes)?;
-        if let Some(draft) = &mut draft {
-            draft.forget(JOURNAL_MODE_OFFSET..JOURNAL_MODE_OFFSET + bytes.len() as u64);
-        }
+        draft.forget(JOURNAL_MODE_OFFSET..JOURNAL_MODE_OFFSET + bytes.len() as u64);
     }
     let cancel = observer.cancel();
     std::thread::scope(|scope| {
@@ -70,11 +68,11 @@ fn give_way() {
     }
 }
 
-fn hash(file: &NamedFile, draft: Option<Draft>, observer: &mut dyn Observer) -> Result<Digest> {
+fn hash(file: &NamedFile, draft: Draft, observer: &mut dyn Observer) -> Result<Digest> {
     observer.event(Event::Step(Step::Hash));
     let total = file.file.metadata().map_err(|e| Error::io("look at", &file.path, e))?.len();
     let cancel = observer.cancel();
-    draft.unwrap_or_default().finish(&file.file, &file.path, None, &mut |done| {
+    draft.finish(&file.file, &file.path, None, &mut |done| {
         observer.event(Event::Bytes { done, total });
         cancel.check("hash", &file.path)
     })

@@ -54,7 +54,7 @@ pub(super) fn copy(
             return Err(damaged_wal(database, replayed, committed.unwrap_or(0)));
         }
     }
-    Ok(Copy { copied, draft: Some(draft) })
+    Ok(Copy { copied, draft })
 }
 
 /// Copies the main file, and hashes the copy on the way.
