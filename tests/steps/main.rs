@@ -125,6 +125,16 @@ fn pass() -> Step {
     Box::new(|| Ok(()))
 }
 
+/// Somebody comes late and finds the database locked.
+fn locked_out(scene: &Scene) -> Step {
+    let db = scene.db.clone();
+    step(move || {
+        let mut late = Foreign::open(&db);
+        assert_eq!(late.run("BEGIN IMMEDIATE"), Err("database is locked".to_owned()));
+        late.close();
+    })
+}
+
 /// What is done before which operations, each of which is waited for in turn.
 struct Script {
     folder: String,
@@ -210,12 +220,7 @@ fn database_that_somebody_made_anew_meanwhile_is_not_replaced() {
 #[test]
 fn old_database_is_locked_from_the_fold_to_the_commit() {
     let scene = Scene::new();
-    let db = scene.db.clone();
-    let try_it = step(move || {
-        let mut late = Foreign::open(&db);
-        assert_eq!(late.run("BEGIN IMMEDIATE"), Err("database is locked".to_owned()));
-        late.close();
-    });
+    let try_it = locked_out(&scene);
     scene.restore(Duration::ZERO, [(LINK, pass()), (LAST_SYNC, try_it)]).unwrap();
     assert_eq!(observations(&scene.db), NEW);
 }
@@ -310,12 +315,7 @@ fn commits_of_an_application_that_opens_the_new_database_at_once_stay() {
 #[test]
 fn failed_restore_keeps_its_lock_until_wal_mode_is_put_back() {
     let scene = Scene::new();
-    let db = scene.db.clone();
-    let try_it = step(move || {
-        let mut late = Foreign::open(&db);
-        assert_eq!(late.run("BEGIN IMMEDIATE"), Err("database is locked".to_owned()));
-        late.close();
-    });
+    let try_it = locked_out(&scene);
     let fail: Step = Box::new(|| Err(io::Error::from_raw_os_error(libc::EIO)));
     let error = scene.restore(Duration::ZERO, [(COMMIT, fail), ("sqlite give up", try_it)]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Failed, "{error:?}");
