@@ -4,7 +4,9 @@
 //! nodes of that tree, so they merge into the hash of the whole file: the list cannot disagree with the hash, and it
 //! tells *which* chunk is damaged. `docs/manifest.md` specifies both.
 
+mod chunk_set;
 mod draft;
+mod hex32;
 
 use std::fs::File;
 use std::io;
@@ -17,7 +19,9 @@ use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, me
 use blake3::{Hash, Hasher};
 use camino::Utf8Path;
 
+pub use chunk_set::ChunkSet;
 pub(crate) use draft::{Draft, digest_while};
+pub use hex32::Hex32;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -103,6 +107,22 @@ pub fn digest_file(
     Draft::default().finish(file, path, overlay, progress)
 }
 
+/// The chaining values of some chunks of a file that has several and `size_bytes` in all, in no order. `progress` is as for
+/// [`digest_file`].
+///
+/// # Errors
+///
+/// [`ErrorKind::Failed`] if one of them cannot be read, and whatever `progress` returned.
+pub(crate) fn digest_chunks(
+    file: &File,
+    path: &Utf8Path,
+    size_bytes: u64,
+    chunks: Vec<u64>,
+    progress: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Vec<(u64, ChainingValue)>> {
+    Pass::new(file, None, size_bytes, chunks, 0).run(path, progress).map_err(|failure| failure.of(path))
+}
+
 fn digest_small(file: &File, size_bytes: u64, overlay: Option<Overlay<'_>>) -> io::Result<Digest> {
     let mut hasher = Hasher::new();
     hash_range(file, 0..size_bytes, overlay, &mut vec![0; BUFFER_BYTES], &mut hasher)?;
@@ -118,33 +138,40 @@ enum Failure {
     Stopped(Error),
 }
 
+impl Failure {
+    fn of(self, path: &Utf8Path) -> Error {
+        match self {
+            Self::Io(e) => Error::io("read", path, e),
+            Self::Stopped(e) => e,
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Stopped(error)
     }
 }
 
-/// One pass over those chunks of a file that are not known yet, shared by the threads that work on it.
+/// One pass over some chunks of a file, shared by the threads that work on it.
 struct Pass<'a> {
     file: &'a File,
     overlay: Option<Overlay<'a>>,
     size_bytes: u64,
-    missing: Vec<u64>,
+    wanted: Vec<u64>,
     next: AtomicUsize,
     done_bytes: AtomicU64,
     stop: AtomicBool,
 }
 
 impl<'a> Pass<'a> {
-    fn new(file: &'a File, overlay: Option<Overlay<'a>>, size_bytes: u64, known: &[Option<ChainingValue>]) -> Self {
-        let chunk_bytes = chunk_size_bytes(size_bytes);
-        let missing: Vec<u64> = (0..).zip(known).filter(|(_, value)| value.is_none()).map(|(index, _)| index).collect();
-        let known_bytes = (known.len() - missing.len()) as u64 * chunk_bytes;
-        let (next, done_bytes, stop) = (AtomicUsize::new(0), AtomicU64::new(known_bytes), AtomicBool::new(false));
-        Self { file, overlay, size_bytes, missing, next, done_bytes, stop }
+    /// `done_bytes` is what the progress begins with.
+    fn new(file: &'a File, overlay: Option<Overlay<'a>>, size_bytes: u64, wanted: Vec<u64>, done_bytes: u64) -> Self {
+        let (next, done_bytes, stop) = (AtomicUsize::new(0), AtomicU64::new(done_bytes), AtomicBool::new(false));
+        Self { file, overlay, size_bytes, wanted, next, done_bytes, stop }
     }
 
-    /// Hashes what is missing, on all cores.
+    /// Hashes what is wanted, on all cores.
     fn run(
         &self,
         path: &Utf8Path,
@@ -152,7 +179,7 @@ impl<'a> Pass<'a> {
     ) -> Result<Vec<(u64, ChainingValue)>, Failure> {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         std::thread::scope(|scope| {
-            let others = 1..threads.min(self.missing.len());
+            let others = 1..threads.min(self.wanted.len());
             // Where no more threads may be had, this one does it all.
             let help = |_| std::thread::Builder::new().spawn_scoped(scope, || self.work(&mut |_| Ok(()))).ok();
             let others: Vec<_> = others.filter_map(help).collect();
@@ -168,7 +195,7 @@ impl<'a> Pass<'a> {
     fn work(&self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Vec<(u64, ChainingValue)>, Failure> {
         let mut found = Vec::new();
         let mut buffer = Buffer::new();
-        while let Some(index) = self.missing.get(self.next.fetch_add(1, Ordering::Relaxed))
+        while let Some(index) = self.wanted.get(self.next.fetch_add(1, Ordering::Relaxed))
             && !self.stop.load(Ordering::Relaxed)
         {
             let value = self.chunk(*index, buffer.bytes(), progress);

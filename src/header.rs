@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 /// How many bytes the header has.
-const HEADER_BYTES: usize = 100;
+pub(crate) const HEADER_BYTES: usize = 100;
 
 /// Where the two bytes of the journal mode are: the read and the write version.
 pub const JOURNAL_MODE_OFFSET: u64 = 18;
@@ -55,8 +55,20 @@ pub struct Header {
     pub change_counter: u32,
     /// Pages in the file, as far as the header knows (0 if a SQLite before 3.7.0 wrote last).
     pub page_count: u32,
+    /// The change counter as it was when the page count was written: where they differ, a SQLite before 3.7.0 wrote later.
+    pub version_valid_for: u32,
+    /// Bytes at the end of each page that SQLite leaves to an extension.
+    pub reserved_bytes: u8,
+    /// The first page of the freelist, 0 if it is empty.
+    pub freelist_first: u32,
+    /// Pages on the freelist.
+    pub freelist_count: u32,
     /// Incremented with each change of the schema.
     pub schema_version: u32,
+    /// The format of the schema: 4 since 2006; 0 in a database without a table.
+    pub schema_format: u32,
+    /// The highest root page of a tree, 0 without auto-vacuum.
+    pub largest_root: u32,
     /// 0 none, 1 full, 2 incremental: as `PRAGMA auto_vacuum` says it.
     pub auto_vacuum: u8,
     /// 1 UTF-8, 2 UTF-16le, 3 UTF-16be; 0 in a database without a table.
@@ -119,7 +131,13 @@ impl Header {
             journal_mode_bytes: [bytes[18], bytes[19]],
             change_counter: field(24),
             page_count: field(28),
+            version_valid_for: field(92),
+            reserved_bytes: bytes[20],
+            freelist_first: field(32),
+            freelist_count: field(36),
             schema_version: field(40),
+            schema_format: field(44),
+            largest_root: field(52),
             auto_vacuum: match (field(52), field(64)) {
                 (0, _) => 0,
                 (_, 0) => 1,
@@ -132,11 +150,16 @@ impl Header {
         })
     }
 
+    /// How many pages the header says there are; `None` where it does not count and the file's size tells.
+    #[must_use]
+    pub fn valid_page_count(&self) -> Option<u32> {
+        (self.page_count != 0 && self.version_valid_for == self.change_counter).then_some(self.page_count)
+    }
+
     /// The last writer's version as people write it, such as `3.54.1`.
     #[must_use]
     pub fn writer_version_text(&self) -> String {
-        let number = self.writer_version;
-        format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000)
+        version_text(self.writer_version)
     }
 
     /// The text encoding's name; a database without a table has none yet and will be UTF-8.
@@ -148,6 +171,12 @@ impl Header {
             _ => "UTF-8",
         }
     }
+}
+
+/// A `SQLITE_VERSION_NUMBER` as people write it.
+#[must_use]
+pub fn version_text(number: u32) -> String {
+    format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000)
 }
 
 #[cfg(test)]
@@ -171,6 +200,9 @@ mod tests {
         let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(i64::from(header.page_size), pragma("page_size"));
         assert_eq!(i64::from(header.page_count), pragma("page_count"));
+        assert_eq!(header.valid_page_count(), Some(header.page_count));
+        assert_eq!(i64::from(header.freelist_count), pragma("freelist_count"));
+        assert_eq!((header.reserved_bytes, header.schema_format, header.largest_root), (0, 4, 3));
         assert_eq!(i64::from(header.auto_vacuum), pragma("auto_vacuum"));
         assert_eq!(i64::from(header.schema_version), pragma("schema_version"));
         assert_eq!(i64::from(header.user_version), -7);

@@ -8,9 +8,7 @@ use std::sync::mpsc::{Receiver, SendError, TryRecvError, channel};
 use blake3::hazmat::ChainingValue;
 use camino::Utf8Path;
 
-use super::{
-    Buffer, Digest, Failure, Overlay, Pass, chunk_size_bytes, chunk_value, digest_small, merge_chunks, panicked,
-};
+use super::{Buffer, Digest, Overlay, Pass, chunk_size_bytes, chunk_value, digest_small, merge_chunks, panicked};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The chunks that are known of a file under construction. Each was read back from the file, so it says what lay there
@@ -55,10 +53,12 @@ impl Draft {
             return Ok(digest);
         }
         let mut values = self.of_file(size_bytes, overlay);
-        let found = Pass::new(file, overlay, size_bytes, &values).run(path, progress).map_err(|e| match e {
-            Failure::Io(e) => failed(e),
-            Failure::Stopped(e) => e,
-        })?;
+        let is_missing = |(index, value): (u64, &Option<ChainingValue>)| value.is_none().then_some(index);
+        let missing: Vec<u64> = (0..).zip(&values).filter_map(is_missing).collect();
+        let known_bytes = (values.len() - missing.len()) as u64 * chunk_size_bytes(size_bytes);
+        let found = Pass::new(file, overlay, size_bytes, missing, known_bytes)
+            .run(path, progress)
+            .map_err(|failure| failure.of(path))?;
         let found: std::collections::BTreeMap<u64, ChainingValue> = found.into_iter().collect();
         for (index, value) in (0..).zip(&mut values) {
             *value = value.or(found.get(&index).copied());

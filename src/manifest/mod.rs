@@ -1,6 +1,6 @@
 //! The manifest: what a backup says of itself. A pure type, its text form and its strict parser.
 //!
-//! Format 1 is specified in `docs/manifest.md`, so that a reader can be written in another language. A manifest from
+//! Format 1.1 is specified in `docs/manifest.md`, so that a reader can be written in another language. A manifest from
 //! outside becomes a [`Manifest`] only by [`parse`], which checks the checksum over the whole text, the version and every
 //! rule between the fields.
 
@@ -12,10 +12,11 @@ use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use encoding::Hex32;
 pub use text::{MAX_MANIFEST_BYTES, ManifestError, encode, parse};
 
+pub use crate::digest::Hex32;
 use crate::digest::{Digest, chunk_size_bytes};
+use crate::fingerprint::{Content, FINGERPRINT_VERSION, TableContent};
 use crate::header::{Header, JournalMode};
 
 /// What a manifest's file name has after the backup's.
@@ -25,7 +26,7 @@ pub const MANIFEST_SUFFIX: &str = ".manifest.json";
 pub const FORMAT: &str = "engram-restore-manifest";
 
 /// The version that this library writes. It reads every minor version of this major one.
-pub const VERSION: Version = Version { major: 1, minor: 0 };
+pub const VERSION: Version = Version { major: 1, minor: 1 };
 
 /// A format version: a reader refuses a newer major one and reads a newer minor one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,8 +60,11 @@ pub struct Manifest {
     pub integrity_check: IntegrityRecord,
     /// The header of the finished file.
     pub database: DatabaseRecord,
-    /// Each table with its number of rows, by name, counted in the finished file.
-    pub tables: Vec<TableRecord>,
+    /// Each table that stores rows of its own, with their number and hash, by name, read from the finished file.
+    pub tables: Vec<TableContent>,
+    /// What the tables contain; `None` in a manifest of version 1.0 only.
+    #[serde(default)]
+    pub fingerprint: Option<FingerprintRecord>,
     /// Where it came from.
     pub source: SourceRecord,
 }
@@ -94,10 +98,10 @@ impl FileRecord {
     }
 }
 
-/// The result of `PRAGMA integrity_check`.
+/// The result of `PRAGMA integrity_check` and of the page accounting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntegrityRecord {
-    /// The rows that it returned: `["ok"]`, or what it found, at most 100 rows.
+    /// The rows that they returned: `["ok"]`, or what was found, at most 100 rows.
     pub rows: Vec<String>,
     /// Whether there were more rows.
     pub truncated: bool,
@@ -162,13 +166,23 @@ impl DatabaseRecord {
     }
 }
 
-/// A table and its number of rows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableRecord {
-    /// The table's name.
-    pub name: String,
-    /// Its rows; `None` where they could not be counted.
-    pub rows: Option<u64>,
+/// The content's fingerprint, but for the tables' part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FingerprintRecord {
+    /// What was hashed, and how: 1.
+    pub version: u32,
+    /// The hash of the schema; `None` where it could not be read.
+    pub schema: Option<Hex32>,
+    /// The hash of schema and tables; `None` where one of them could not be read.
+    pub whole: Option<Hex32>,
+}
+
+impl FingerprintRecord {
+    /// The record of what was read.
+    #[must_use]
+    pub fn new(content: &Content) -> Self {
+        Self { version: FINGERPRINT_VERSION, schema: content.schema, whole: content.whole() }
+    }
 }
 
 /// Where a backup came from.
@@ -188,4 +202,4 @@ pub struct SourceRecord {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -9,6 +11,10 @@ fn manifest(size_bytes: u64, label: Option<String>, rows: Vec<(String, Option<u6
         if count < 2 { Vec::new() } else { (0..count).map(|i| *blake3::hash(&i.to_le_bytes()).as_bytes()).collect() };
     let blake3 = crate::digest::merge_chunks(&chunks, size_bytes).unwrap_or_else(|| blake3::hash(b"x"));
     let digest = Digest { size_bytes, blake3, chunks };
+    let hash = |rows: u64| Hex32(*blake3::hash(&rows.to_le_bytes()).as_bytes());
+    let tables: BTreeMap<_, _> = rows.into_iter().collect();
+    let tables = tables.into_iter().map(|(name, rows)| TableContent { name, rows, blake3: rows.map(hash) }).collect();
+    let content = Content { schema: Some(hash(size_bytes)), tables };
     Manifest {
         format: FORMAT.to_owned(),
         version: VERSION,
@@ -37,7 +43,8 @@ fn manifest(size_bytes: u64, label: Option<String>, rows: Vec<(String, Option<u6
             change_counter: 4,
             writer_version: "3.54.1".to_owned(),
         },
-        tables: rows.into_iter().map(|(name, rows)| TableRecord { name, rows }).collect(),
+        fingerprint: Some(FingerprintRecord::new(&content)),
+        tables: content.tables,
         source: SourceRecord {
             path: "/srv/engram/engram.db".into(),
             host: "host".to_owned(),
@@ -48,7 +55,8 @@ fn manifest(size_bytes: u64, label: Option<String>, rows: Vec<(String, Option<u6
     }
 }
 
-fn small() -> Manifest {
+/// A manifest of a small file.
+pub(crate) fn small() -> Manifest {
     manifest(8192, None, vec![("t".to_owned(), Some(3))])
 }
 
@@ -88,6 +96,77 @@ fn an_unknown_key_is_refused_in_this_version_and_read_over_in_a_newer_minor_one(
         tree["file"]["extra"] = 1.into();
     });
     assert_eq!(parse(newer.as_bytes()).unwrap().file, small().file);
+}
+
+/// Would catch an example that a reader built after it would take for a wrong one.
+#[test]
+fn the_example_of_the_documentation_is_read() {
+    let docs = include_str!("../../docs/manifest.md");
+    let example = docs.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let manifest = parse(example.as_bytes()).unwrap();
+    assert_eq!((manifest.version, manifest.tables.len()), (VERSION, 13));
+}
+
+/// What 1.1 adds is unknown to 1.0 and necessary from then on. Would catch a manifest of one version that is read as one
+/// of another.
+#[test]
+fn each_version_has_its_own_keys() {
+    let old = |tree: &mut serde_json::Value| {
+        tree["version"]["minor"] = 0.into();
+        tree.as_object_mut().unwrap().remove("fingerprint");
+        tree["tables"][0].as_object_mut().unwrap().remove("blake3");
+    };
+    let read = parse(forged(old).as_bytes()).unwrap();
+    assert_eq!((read.fingerprint, read.tables[0].rows, read.tables[0].blake3), (None, Some(3), None));
+    for (minor, key) in [(1, "fingerprint"), (9, "fingerprint"), (1, "blake3"), (9, "blake3"), (9, "label")] {
+        let text = forged(|tree| {
+            tree["version"]["minor"] = minor.into();
+            tree.as_object_mut().unwrap().remove(key);
+            tree["tables"][0].as_object_mut().unwrap().remove(key);
+        });
+        assert!(refusal(&text).contains(&format!("the key {key:?} is missing")), "{minor}: {}", refusal(&text));
+    }
+    for (at, key) in [("", "fingerprint"), ("/tables/0", "blake3")] {
+        let text = forged(|tree| {
+            old(tree);
+            tree.pointer_mut(at).unwrap()[key] = serde_json::Value::Null;
+        });
+        assert!(refusal(&text).contains(&format!("unknown key, {key:?}")), "{}", refusal(&text));
+    }
+}
+
+/// Would catch a fingerprint that says something else than the tables beside it.
+#[test]
+fn a_fingerprint_that_disagrees_with_its_parts_is_refused() {
+    let hash = "0".repeat(64);
+    let refused = |edit: &dyn Fn(&mut serde_json::Value), why: &str| {
+        let text = forged(|tree| edit(tree));
+        assert!(refusal(&text).contains(why), "{}", refusal(&text));
+    };
+    let merge = "do not merge into its fingerprint";
+    refused(&|tree| tree["fingerprint"]["whole"] = hash.as_str().into(), merge);
+    refused(&|tree| tree["fingerprint"]["whole"] = serde_json::Value::Null, merge);
+    refused(&|tree| tree["fingerprint"]["schema"] = hash.as_str().into(), merge);
+    refused(&|tree| tree["fingerprint"]["schema"] = serde_json::Value::Null, merge);
+    refused(&|tree| tree["tables"][0]["blake3"] = hash.as_str().into(), merge);
+    refused(&|tree| tree["tables"][0]["rows"] = 4.into(), merge);
+    refused(&|tree| tree["tables"][0]["name"] = "u".into(), merge);
+    refused(&|tree| tree["tables"][0]["rows"] = serde_json::Value::Null, "only one of rows and hash");
+    refused(&|tree| tree["tables"][0]["blake3"] = serde_json::Value::Null, "only one of rows and hash");
+    refused(&|tree| tree["fingerprint"] = serde_json::Value::Null, "it has no fingerprint");
+    refused(&|tree| tree["fingerprint"]["version"] = 2.into(), "a version that never was");
+    let twice = |tree: &mut serde_json::Value| {
+        let first = tree["tables"][0].clone();
+        tree["tables"].as_array_mut().unwrap().push(first);
+    };
+    refused(&twice, "not in the order of their names");
+
+    // What a later version hashes is its own affair.
+    let later = forged(|tree| {
+        tree["version"]["minor"] = 9.into();
+        tree["fingerprint"] = serde_json::json!({ "version": 2, "schema": null, "whole": hash, "rows": 3 });
+    });
+    assert_eq!(parse(later.as_bytes()).unwrap().fingerprint.map(|fingerprint| fingerprint.version), Some(2));
 }
 
 #[test]

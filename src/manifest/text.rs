@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::seal::{SealError, seal, unseal};
 use super::{FORMAT, Hex32, Manifest, VERSION};
 use crate::digest::{MAX_CHUNKS, chunk_size_bytes, merge_chunks};
+use crate::fingerprint::{FINGERPRINT_VERSION, TableContent, whole};
 
 /// A longer manifest is neither written nor read: the parser's memory is bounded whatever lies in the archive.
 pub const MAX_MANIFEST_BYTES: usize = 16 << 20;
@@ -85,12 +86,24 @@ pub fn parse(bytes: &[u8]) -> Result<Manifest, ManifestError> {
     let tree: Value = serde_json::from_slice(&json).map_err(ManifestError::Json)?;
     check_version(&tree)?;
     let manifest: Manifest = serde_json::from_slice(&json).map_err(ManifestError::Json)?;
-    if manifest.version.minor == VERSION.minor {
-        let known = serde_json::to_value(&manifest).map_err(ManifestError::Json)?;
-        check_keys(&tree, &known)?;
+    let mut known = serde_json::to_value(&manifest).map_err(ManifestError::Json)?;
+    if manifest.version.minor == 0 {
+        take_keys_since_1_1(&mut known);
     }
+    check_keys(&tree, &known, manifest.version.minor > VERSION.minor)?;
     check_rules(&manifest)?;
     Ok(manifest)
+}
+
+fn take_keys_since_1_1(known: &mut Value) {
+    if let Some(known) = known.as_object_mut() {
+        known.remove("fingerprint");
+    }
+    for table in known.get_mut("tables").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(table) = table.as_object_mut() {
+            table.remove("blake3");
+        }
+    }
 }
 
 /// The short way for what this very version wrote: it reads back to the same text, so no key is unknown, missing or
@@ -119,33 +132,34 @@ fn check_version(tree: &Value) -> Result<(), ManifestError> {
     }
 }
 
-/// Every key is one that this version has, and none of them is missing.
-fn check_keys(found: &Value, known: &Value) -> Result<(), ManifestError> {
+/// No key that is known is missing, and there is none that is not known, unless the manifest is of a newer version.
+fn check_keys(found: &Value, known: &Value, newer: bool) -> Result<(), ManifestError> {
     match (found, known) {
         (Value::Object(found), Value::Object(known)) => {
-            if let Some(key) = found.keys().find(|key| !known.contains_key(*key)) {
+            if let Some(key) = found.keys().find(|key| !newer && !known.contains_key(*key)) {
                 return Err(ManifestError::Invalid(format!("it has an unknown key, {key:?}")));
             }
             for (key, known) in known {
                 let Some(found) = found.get(key) else {
                     return Err(ManifestError::Invalid(format!("the key {key:?} is missing")));
                 };
-                check_keys(found, known)?;
+                check_keys(found, known, newer)?;
             }
             Ok(())
         }
         (Value::Array(found), Value::Array(known)) => {
-            found.iter().zip(known).try_for_each(|(found, known)| check_keys(found, known))
+            found.iter().zip(known).try_for_each(|(found, known)| check_keys(found, known, newer))
         }
         _ => Ok(()),
     }
 }
 
+fn rule(holds: bool, what: &str) -> Result<(), ManifestError> {
+    if holds { Ok(()) } else { Err(ManifestError::Invalid(what.to_owned())) }
+}
+
 fn check_rules(manifest: &Manifest) -> Result<(), ManifestError> {
     let file = &manifest.file;
-    let rule = |holds: bool, what: &str| {
-        if holds { Ok(()) } else { Err(ManifestError::Invalid(what.to_owned())) }
-    };
     let name_is_plain = !matches!(file.name.as_str(), "" | "." | "..") && !file.name.contains(['/', '\\', '\0']);
     rule(name_is_plain, "its file name is not a plain name")?;
     rule(file.size_bytes > 0, "its file is empty")?;
@@ -166,5 +180,21 @@ fn check_rules(manifest: &Manifest) -> Result<(), ManifestError> {
     let owner = &manifest.source;
     rule(owner.uid != u32::MAX && owner.gid != u32::MAX, "its owner is no user or group")?;
     let checked = manifest.integrity_check.error.is_some() || !manifest.integrity_check.rows.is_empty();
-    rule(checked, "its integrity check says nothing")
+    rule(checked, "its integrity check says nothing")?;
+    if manifest.version.minor > 0 { check_fingerprint(manifest) } else { Ok(()) }
+}
+
+fn check_fingerprint(manifest: &Manifest) -> Result<(), ManifestError> {
+    let tables = &manifest.tables;
+    let in_order = tables.is_sorted_by(|one, next| one.name.as_bytes() < next.name.as_bytes());
+    rule(in_order, "its tables are not in the order of their names, each once")?;
+    let both = |table: &TableContent| table.rows.is_some() == table.blake3.is_some();
+    rule(tables.iter().all(both), "one of its tables has only one of rows and hash")?;
+    let Some(fingerprint) = manifest.fingerprint else { return rule(false, "it has no fingerprint") };
+    if fingerprint.version == FINGERPRINT_VERSION {
+        let merged = whole(fingerprint.schema, tables);
+        return rule(fingerprint.whole == merged, "its schema and tables do not merge into its fingerprint");
+    }
+    // What another version hashes is not known; verify says so.
+    rule(manifest.version.minor > VERSION.minor, "its fingerprint has a version that never was")
 }

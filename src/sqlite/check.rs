@@ -1,117 +1,338 @@
-//! The integrity check of a file of our own, on two threads.
+//! The parts into which the check of a finished file is divided, each asked of SQLite alone.
 //!
-//! What a virtual table (a full-text index, say) says of itself is a part of `PRAGMA integrity_check`, takes as long as
-//! everything else together, and can be asked for one by one. A connection without modules passes them over. So the two
-//! halves together are the whole check.
+//! `PRAGMA integrity_check` is one statement on one core. Of a single table it can be asked too; what then is left out,
+//! the accounts of all pages, is in `PRAGMA quick_check`, which takes a sixth of the time. What a virtual table (a
+//! full-text index, say) says of itself takes as long as everything else together; a connection without modules passes
+//! it over, and one with modules can be asked for it alone. `docs/checks.md` says which part stands for what.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use camino::Utf8Path;
+use rusqlite::{Connection, Row, ffi};
 
-use super::inspect::{CheckOutcome, Inspection};
-use crate::error::{Error, Result};
-use crate::observe::Cancel;
+use super::finished::{FinishedFile, Halt};
+use super::inspect::Inspection;
+use super::{is_damage, words};
+use crate::error::Result;
 
-/// What `PRAGMA integrity_check` finds in `file`, which is complete, and which nobody else can change.
-pub(crate) fn check_own(file: &Utf8Path, cancel: &Cancel) -> Result<CheckOutcome> {
-    let start = Instant::now();
-    let whole = Inspection::open_own(file, cancel)?;
-    let tables = match whole.virtual_tables() {
-        Some(tables) if !tables.is_empty() => tables,
-        // Nothing to divide, or no way to.
-        Some(_) | None => return whole.integrity_check(),
-    };
-    std::thread::scope(|scope| {
-        let other = || {
-            let rest = Inspection::open_own(file, cancel)?;
-            rest.drop_modules();
-            rest.integrity_check()
-        };
-        let other = std::thread::Builder::new()
-            .spawn_scoped(scope, other)
-            .map_err(|e| Error::io("begin a thread for", file, e))?;
-        let mut found: Vec<_> = tables.iter().map(|name| whole.check_table(name)).collect();
-        found.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        let found = found.into_iter().rev().collect::<Result<Vec<_>>>()?;
-        Ok(CheckOutcome { duration: start.elapsed(), ..merged(found) }.cut())
-    })
+/// How many rows of a check are asked for, and kept.
+pub(crate) const MAX_CHECK_ROWS: usize = 100;
+
+/// What SQLite puts before what it found in the trees of a database.
+const HEADING: &str = "*** in database main ***";
+
+/// Whether a connection knows how virtual tables are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Modules {
+    /// As any application does.
+    Known,
+    /// Virtual tables have no content of their own.
+    Unknown,
 }
 
-/// Every finding of every part; sound if every part is.
-fn merged(parts: Vec<CheckOutcome>) -> CheckOutcome {
-    let mut all = CheckOutcome { rows: Vec::new(), truncated: false, error: None, duration: std::time::Duration::ZERO };
-    for part in parts {
-        all.rows.extend(part.rows.into_iter().filter(|row| row != "ok"));
-        all.truncated |= part.truncated;
-        all.error = all.error.or(part.error);
-    }
-    if all.rows.is_empty() && all.error.is_none() {
-        all.rows.push("ok".to_owned());
-    }
-    all
+/// What is checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scope<'a> {
+    /// Everything.
+    Whole,
+    /// Every page, and every row by itself; indexes are not compared with their tables.
+    Quick,
+    /// A table with its indexes, or what a virtual table says of itself.
+    Table(&'a str),
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+impl fmt::Display for Scope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One more than is kept tells whether there are more.
+        let rows = MAX_CHECK_ROWS + 1;
+        match self {
+            Self::Whole => write!(f, "PRAGMA main.integrity_check({rows})"),
+            Self::Quick => write!(f, "PRAGMA main.quick_check({rows})"),
+            // In quotes it is a name, also if it looks like a number of rows.
+            Self::Table(name) => write!(f, "PRAGMA main.integrity_check({})", literal(name)),
+        }
+    }
+}
 
-    use camino::Utf8PathBuf;
-    use rusqlite::Connection;
+/// What came of a part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checked {
+    /// What is damaged, line by line; empty if nothing is.
+    pub(crate) rows: Vec<String>,
+    /// Why it could not be done to its end, where it could not.
+    pub(crate) halt: Option<Halt>,
+}
 
-    use super::*;
+/// What came of the comparison of a full-text index with its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FullText {
+    /// What came of the check of the index's own structure, which is a part of the comparison.
+    pub(crate) structure: Checked,
+    /// Why the index does not agree with its table.
+    pub(crate) differs: Option<Differs>,
+}
 
-    const SCHEMA: &str = "CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT NOT NULL, c);
-        CREATE INDEX t_b ON t(b);
-        CREATE VIRTUAL TABLE words USING fts5(b);
-        CREATE VIRTUAL TABLE \"odd ' name\" USING fts5(b);
-        CREATE VIEW v AS SELECT * FROM t;
-        WITH RECURSIVE n(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM n WHERE v < 300)
-        INSERT INTO t SELECT v, hex(v * 7919), v FROM n;
-        INSERT INTO words SELECT b FROM t; INSERT INTO \"odd ' name\" SELECT b || ' word' FROM t;";
+/// In what a full-text index does not agree with its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Differs {
+    /// It has other words.
+    Words,
+    /// The table, or a column of it, is not there: SQLite says which.
+    NoTable(String),
+}
 
-    /// Damages a database and gives back what the whole check and the one in parts say of it, sorted.
-    fn both(schema: &str, damage: &str) -> (Vec<String>, Vec<String>) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = Utf8PathBuf::from_path_buf(folder.path().join("copy.db")).unwrap();
-        let connection = Connection::open(&path).unwrap();
-        connection.execute_batch("PRAGMA writable_schema=ON").unwrap();
-        connection.execute_batch(schema).unwrap();
-        connection.execute_batch(damage).unwrap();
-        connection.close().unwrap();
-        let sorted = |mut outcome: CheckOutcome| {
-            outcome.rows.sort();
-            outcome.rows.extend(outcome.error);
-            outcome.rows
-        };
-        let cancel = Cancel::default();
-        let whole = Inspection::open(&path, &cancel).unwrap().integrity_check().unwrap();
-        (sorted(whole), sorted(check_own(&path, &cancel).unwrap()))
+/// What came of the foreign keys of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum References {
+    /// For each table to which there are rows that refer to nothing: how many of them there are.
+    Dangling(BTreeMap<String, u64>),
+    /// The schema's foreign key is none: SQLite says why.
+    Undefined(String),
+}
+
+/// What a table is, as the check needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ToCheck {
+    /// It stores rows of its own.
+    Stored {
+        /// Whether it has foreign keys.
+        refers: bool,
+    },
+    /// A full-text index of FTS5.
+    FullText,
+    /// Another virtual table.
+    Virtual,
+}
+
+impl Inspection {
+    /// Opens it to be checked. Cells are looked at by the check itself, so not by every read too, which would take twice
+    /// the time.
+    pub(crate) fn open_to_check(finished: &Arc<FinishedFile>, modules: Modules) -> Result<Self> {
+        let inspection = Self::connect(finished, "")?;
+        if modules == Modules::Unknown {
+            drop_modules(&inspection.connection, &[]);
+        }
+        Ok(inspection)
     }
 
-    /// Would catch a half that is left out, and a finding that is told twice.
-    #[test]
-    fn in_parts_it_finds_what_the_whole_check_finds() {
-        let forget_index = "UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 't')
-                            WHERE name = 't_b'";
-        for damage in [
-            "",
-            "DELETE FROM words_data WHERE id > 10",
-            "DELETE FROM \"odd ' name_data\" WHERE id > 10",
-            "DELETE FROM sqlite_schema WHERE name = 't_b'",
-            forget_index,
-            "DELETE FROM words_data WHERE id > 10; DELETE FROM sqlite_schema WHERE name = 't_b'",
-        ] {
-            let (whole, parts) = both(SCHEMA, damage);
-            assert_eq!(parts, whole, "after {damage}");
-            assert_eq!(whole == ["ok"], damage.is_empty(), "{whole:?} after {damage}");
+    /// Before each part: what was in the way of an earlier one is forgotten, and the memory that it took is given back.
+    pub(crate) fn begin_part(&self, cache_kib: u32) -> Result<()> {
+        self.reader.begin();
+        let sql = format!("PRAGMA shrink_memory; PRAGMA main.cache_size=-{cache_kib}");
+        match self.connection.execute_batch(&sql) {
+            // The size of the cache can only be set once the schema is read. Damage of that is for the part to tell.
+            Err(e) if !is_damage(&e) => Err(self.failed("read the schema of", &e)),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
-    #[test]
-    fn a_table_whose_name_is_a_number_is_checked_too() {
-        let schema = "CREATE VIRTUAL TABLE \"7\" USING fts5(b); INSERT INTO \"7\" VALUES ('word')";
-        let (whole, parts) = both(schema, "DELETE FROM \"7_data\" WHERE id > 10");
-        assert_eq!(parts, whole);
-        assert_ne!(whole, ["ok"]);
+    /// Runs a check of SQLite.
+    pub(crate) fn check(&self, scope: Scope<'_>) -> Checked {
+        let mut rows = Vec::new();
+        let halt = match self.check_rows(&scope.to_string(), &mut rows) {
+            Ok(ended) => self.halt().or(ended),
+            Err(e) => self.halt().or_else(|| {
+                if is_damage(&e) {
+                    rows.push(words(&e));
+                    return None;
+                }
+                Some(Halt::Failed(words(&e)))
+            }),
+        };
+        Checked { rows, halt }
     }
+
+    fn check_rows(&self, sql: &str, rows: &mut Vec<String>) -> rusqlite::Result<Option<Halt>> {
+        let mut ended = None;
+        each_row(&self.connection, sql, |row| {
+            // A row can quote damaged text.
+            let text = lossy(row, 0)?;
+            // SQLite reports a page that we did not give it, or for which it had no memory, as one more thing it found.
+            if self.halt().is_some() {
+                return Ok(ControlFlow::Break(()));
+            }
+            for line in text.lines().filter(|line| !["", "ok", HEADING].contains(line)) {
+                if is_no_page(line) {
+                    ended = Some(Halt::Failed(line.to_owned()));
+                } else {
+                    rows.push(line.to_owned());
+                }
+            }
+            Ok(if rows.len() > MAX_CHECK_ROWS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(ended)
+    }
+
+    /// Compares a full-text index of FTS5 with the table that it indexes, which includes what it says of itself. Only
+    /// one of another table's content can differ and be sound.
+    ///
+    /// The comparison is a command to a table, so it needs a transaction that may write. It writes nothing.
+    pub(crate) fn check_full_text(&self, name: &str) -> FullText {
+        let sound = |differs| FullText { structure: Checked::default(), differs };
+        let halted = |halt| FullText { structure: Checked { rows: Vec::new(), halt: Some(halt) }, differs: None };
+        let error = match self.compare_full_text(name) {
+            Ok(()) => return sound(None),
+            Err(e) => e,
+        };
+        if let Some(halt) = self.halt() {
+            return halted(halt);
+        }
+        let structure = self.check(Scope::Table(name));
+        if structure != Checked::default() {
+            return FullText { structure, differs: None };
+        }
+        // SQLite has an error of its own for virtual tables: any other damage is in the table, not in its index.
+        if extended_code(&error) == Some(ffi::SQLITE_CORRUPT_VTAB) {
+            return sound(Some(Differs::Words));
+        }
+        match self.missing_content(name) {
+            Some(missing) => sound(Some(Differs::NoTable(missing))),
+            None => halted(self.halt().unwrap_or_else(|| Halt::Failed(words(&error)))),
+        }
+    }
+
+    fn compare_full_text(&self, name: &str) -> rusqlite::Result<()> {
+        // Nothing is ever to be written to a file: neither a journal, nor a page of the cache before its time.
+        self.connection.execute_batch("PRAGMA main.journal_mode=MEMORY; PRAGMA main.cache_spill=OFF")?;
+        self.connection.pragma_update(None, "query_only", false)?;
+        let compared = self.connection.unchecked_transaction().and_then(|transaction| {
+            let table = quoted(name);
+            let compared = self
+                .connection
+                .execute(&format!("INSERT INTO main.{table}({table}, rank) VALUES ('integrity-check', 1)"), [])
+                .map(|_none| ());
+            transaction.rollback().and(compared)
+        });
+        self.connection.pragma_update(None, "query_only", true).and(compared)
+    }
+
+    /// What is missing to read the rows of which a full-text index is, if it is that: the comparison does not tell.
+    fn missing_content(&self, name: &str) -> Option<String> {
+        let asked =
+            self.connection.query_row(&format!("SELECT * FROM main.{} LIMIT 1", quoted(name)), [], |_row| Ok(()));
+        let why = asked.err().map(|e| words(&e))?;
+        ["no such table", "no such column"].iter().any(|missing| why.starts_with(missing)).then_some(why)
+    }
+
+    /// Counts the rows of a table that refer to rows that are not there.
+    pub(crate) fn check_references(&self, table: &str) -> Result<References, Halt> {
+        const PARENT: usize = 2;
+        let mut dangling = BTreeMap::new();
+        let sql = format!("PRAGMA main.foreign_key_check({})", literal(table));
+        let done = each_row(&self.connection, &sql, |row| {
+            *dangling.entry(lossy(row, PARENT)?).or_insert(0) += 1;
+            Ok(ControlFlow::Continue(()))
+        });
+        match (self.halt(), done) {
+            (Some(halt), _) => Err(halt),
+            (None, Ok(())) => Ok(References::Dangling(dangling)),
+            (None, Err(e)) => {
+                let why = words(&e);
+                if why.starts_with("foreign key mismatch") {
+                    Ok(References::Undefined(why))
+                } else {
+                    Err(Halt::Failed(why))
+                }
+            }
+        }
+    }
+
+    /// All tables but the schema itself. `None` where the schema cannot be read, or not be taken apart: then only the
+    /// whole check tells what is wrong.
+    ///
+    /// This connection forgets the modules of all virtual tables but those of FTS5.
+    pub(crate) fn schema_tables(&self) -> Option<Vec<(String, ToCheck)>> {
+        // Not `pragma_table_list`: that also looks into each view. As text, because SQLite reads the schema so.
+        let sql = "SELECT CAST(name AS TEXT), sql LIKE 'CREATE TABLE %', sql LIKE 'CREATE VIRTUAL TABLE %'
+                   FROM main.sqlite_schema WHERE CAST(type AS TEXT) = 'table' COLLATE NOCASE";
+        drop_modules(&self.connection, &[c"fts5"]);
+        let mut names = Vec::new();
+        each_row(&self.connection, sql, |row| {
+            let name = row.get_ref(0)?.as_str().ok().filter(|name| !name.contains('\0')).map(str::to_owned);
+            // SQLite itself always writes one of the two.
+            let is_virtual = match (row.get(1)?, row.get(2)?) {
+                (Some(true), _) => Some(false),
+                (_, Some(true)) => Some(true),
+                (Some(false) | None, Some(false) | None) => None,
+            };
+            names.push(name.zip(is_virtual));
+            Ok(if names.ends_with(&[None]) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+        .ok()?;
+        let kind = |name: &str, is_virtual| {
+            Some(match is_virtual {
+                false => ToCheck::Stored { refers: self.has_references(name).ok()? },
+                true if self.knows_module(name) => ToCheck::FullText,
+                true => ToCheck::Virtual,
+            })
+        };
+        names
+            .into_iter()
+            .map(|table| table.and_then(|(name, is_virtual)| kind(&name, is_virtual).map(|kind| (name, kind))))
+            .collect()
+    }
+
+    fn knows_module(&self, table: &str) -> bool {
+        match self.connection.prepare(&format!("SELECT 1 FROM main.{}", quoted(table))) {
+            Ok(_statement) => true,
+            Err(e) => !words(&e).starts_with("no such module"),
+        }
+    }
+
+    fn has_references(&self, table: &str) -> rusqlite::Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM pragma_foreign_key_list(?1, 'main'))";
+        self.connection.query_row(sql, [table], |row| row.get(0))
+    }
+}
+
+/// Calls `see` with every row of a statement until it has seen enough.
+fn each_row(
+    connection: &Connection,
+    sql: &str,
+    mut see: impl FnMut(&Row<'_>) -> rusqlite::Result<ControlFlow<()>>,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if see(row)?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn lossy(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(row.get_ref(column)?.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default())
+}
+
+/// Whether SQLite says that it did not get a page. The number of each page that it asks for is in the file, so that is no
+/// damage: it had no memory for it.
+fn is_no_page(line: &str) -> bool {
+    let in_tree = line.starts_with("Tree ") || line.starts_with("Freelist: ");
+    in_tree && (line.contains(": failed to get page ") || line.contains(": unable to get the page. error code=7"))
+}
+
+/// Forgets how virtual tables are read, but for those of some modules.
+#[allow(unsafe_code, reason = "rusqlite has no call for it")]
+fn drop_modules(connection: &Connection, but: &[&CStr]) {
+    let mut names: Vec<_> = but.iter().map(|name| name.as_ptr()).collect();
+    names.push(std::ptr::null());
+    // SAFETY: the handle is that of an open connection, which nobody else uses; the list ends with a null pointer.
+    let code = unsafe { ffi::sqlite3_drop_modules(connection.handle(), names.as_mut_ptr()) };
+    debug_assert_eq!(code, ffi::SQLITE_OK, "it has no other answer");
+}
+
+fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -3,9 +3,15 @@
 
 mod apart;
 mod check;
+mod fingerprint;
+mod finished;
 mod fold;
 mod inspect;
+mod live;
+mod reader;
 mod replay;
+mod rows;
+mod snapshot;
 mod source;
 
 use std::time::{Duration, Instant};
@@ -16,10 +22,17 @@ use rusqlite::ErrorCode;
 use crate::error::{Error, ErrorKind};
 
 pub(crate) use apart::{Apart, apart_is_possible};
-pub(crate) use check::check_own;
+pub(crate) use check::{Checked, Differs, FullText, MAX_CHECK_ROWS, Modules, References, Scope, ToCheck};
+pub(crate) use finished::{FinishedFile, Halt, Stop};
 pub(crate) use fold::{Folded, Held, fold, fold_copy, fold_returned_wal, set_wal_mode};
-pub(crate) use inspect::{CheckOutcome, Inspection};
+pub(crate) use inspect::Inspection;
+pub(crate) use live::live_header;
 pub(crate) use replay::{WAL_HEADER_BYTES, pages_in_wal, present_bytes, replay_wal};
+#[cfg(test)]
+pub(crate) use rows::{Collation, KeyColumn};
+pub(crate) use rows::{Column, Key, Object, Query, Row, Table};
+pub use rows::{TableKind, Time};
+pub(crate) use snapshot::Snapshot;
 pub(crate) use source::{Copied, Source, wal_bytes};
 
 /// The version of the SQLite that is built in, such as `3.54.1`.

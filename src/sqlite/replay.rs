@@ -70,6 +70,33 @@ pub(crate) fn present_bytes(wal: &File) -> io::Result<u64> {
     each_frame(wal, &mut |frame, _page_size| frame[8..16] == salts)
 }
 
+/// Where in the WAL the content of page 1 begins as the last commit left it; `None` if no commit in it has that page.
+pub(super) fn page_1_of_last_commit(wal: &File) -> io::Result<Option<u64>> {
+    let mut salts = [0; 8];
+    match wal.read_exact_at(&mut salts, 16) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let (mut at, mut written, mut committed) = (WAL_HEADER_BYTES as u64, None, None);
+    let look = &mut |frame: &Frame, page_size: u64| {
+        if frame[8..16] != salts {
+            return false;
+        }
+        let content_at = at + FRAME_HEADER_BYTES as u64;
+        at = content_at + page_size;
+        if number_at(frame, 0) == 1 {
+            written = Some(content_at);
+        }
+        // Only the last frame of a transaction says how many pages the database has then.
+        if number_at(frame, 4) != 0 {
+            committed = written;
+        }
+        true
+    };
+    each_frame(wal, look)?;
+    Ok(committed)
+}
+
 type Frame = [u8; FRAME_HEADER_BYTES];
 
 /// Shows `wanted` each frame's header and the page size, until it says no; gives back where the frames end that it wanted:

@@ -20,15 +20,15 @@ use crate::observe::Cancel;
 use crate::storage::ThroughPort;
 
 /// How many virtual machine instructions pass between two looks at whether to stop.
-const OPERATIONS_PER_LOOK: i32 = 10_000;
+pub(super) const OPERATIONS_PER_LOOK: i32 = 10_000;
 
 /// How long SQLite's own busy handler sleeps on a lock before we look at the cancel token again.
 const BUSY_SLICE: Duration = Duration::from_millis(100);
 
 /// A connection to a live database.
 pub(crate) struct Source {
-    connection: Connection,
-    path: Utf8PathBuf,
+    pub(super) connection: Connection,
+    pub(super) path: Utf8PathBuf,
     wal_was_there: bool,
     busy_limit: Duration,
     cancel: Cancel,
