@@ -17,7 +17,9 @@
 //! |---|---|
 //! | taking a backup | [`backup()`], [`BackupOptions`], [`Destination`], [`Engine`], [`Limits`], [`BackupReport`] |
 //! | finding one | [`archive::list()`], [`archive::select()`], [`archive::read_manifest()`], [`first_good()`], [`none_good()`] |
-//! | checking one | [`verify()`], [`BackupVerdict`], [`Verdict`], [`Finding`], [`Code`], [`Severity`] |
+//! | when each was verified | [`archive::History`], [`archive::record()`] |
+//! | checking one | [`verify()`], [`VerifyOptions`], [`verify_subset()`], [`SubsetOptions`], [`check()`], [`CheckOptions`], [`CheckReport`], [`BackupVerdict`], [`Verdict`], [`Finding`], [`Code`], [`Severity`] |
+//! | comparing | [`diff()`], [`DiffOptions`], [`DiffSide`], [`DiffReport`], [`TableDiff`], [`SchemaDiff`], [`Status`], [`TableKind`], [`Newest`], [`Time`]; [`would_lose()`], [`WouldLose`], [`LostRows`], [`LostTime`] |
 //! | putting one in place | [`restore()`], [`plan_restore()`], [`RestoreOptions`], [`RestorePlan`], [`RestoreReport`] |
 //! | taking that back | [`undo()`], [`plan_undo()`], [`UndoOptions`] |
 //! | after a crash | [`recover()`], [`plan_recover()`], [`restore_state()`], [`RecoverOptions`], [`RecoverOutcome`], [`RestoreState`], [`InterruptedRestore`] |
@@ -40,7 +42,7 @@
 //! use camino::Utf8Path;
 //! use engram_restore::sample::{SampleOptions, create};
 //! use engram_restore::storage::Storage;
-//! use engram_restore::{BackupOptions, Destination, Engine, Limits, Quiet, Verdict, backup, verify};
+//! use engram_restore::{BackupOptions, Destination, Engine, Limits, Quiet, Verdict, VerifyOptions, backup, verify};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let scratch = tempfile::tempdir()?;
@@ -60,24 +62,29 @@
 //! let report = backup(&options, &Storage::new(), &mut Quiet)?;
 //! assert!(report.manifest.integrity_check.is_ok());
 //!
-//! // `true`: run SQLite's integrity check again, not only compare the hash.
-//! let answer = verify(&report.backup, true, &mut Quiet)?;
+//! // Everything that can be checked, not only the hash.
+//! let answer = verify(&report.backup, &VerifyOptions::deep(), &mut Quiet)?;
 //! assert_eq!(answer.verdict, Verdict::Pass, "{:?}", answer.findings);
 //! # Ok(())
 //! # }
 //! ```
 pub mod archive;
 mod backup;
+mod check;
 pub mod database;
+mod diff;
 pub mod digest;
 mod drill;
 mod error;
+mod findings;
+mod fingerprint;
 pub mod header;
 pub mod holders;
 mod lock;
 pub mod manifest;
 mod medium;
 mod observe;
+mod pages;
 mod recover;
 mod restore;
 pub mod sample;
@@ -86,16 +93,23 @@ mod status;
 pub mod storage;
 mod verify;
 pub use backup::{BackupOptions, BackupPlan, BackupReport, Destination, Engine, Limits, backup, plan_backup};
+pub use check::{CheckOptions, CheckReport, Depth, ForeignKeys, Integrity, Part, check};
+pub use diff::{DiffOptions, DiffReport, DiffSide, Newest, SchemaDiff, Status, TableDiff, diff};
 pub use drill::{DrillOptions, DrillReport, ScenarioReport, StepReport, WriterCommand, drill_sample};
 pub use error::{Error, ErrorKind, Result, TargetState};
+pub use findings::{Code, DamagedRange, Finding, Severity, Verdict};
+pub use fingerprint::{Content, TableContent};
 pub use observe::{Cancel, Event, Observer, Quiet, Step};
 pub use recover::{
     InterruptedRestore, RecoverOptions, RecoverOutcome, RecoverReport, RestoreState, plan_recover, recover,
     restore_state,
 };
 pub use restore::{
-    NewContent, OldDatabase, RestoreOptions, RestorePlan, RestoreReport, UndoOptions, plan_restore, plan_undo, restore,
-    undo,
+    LostRows, LostTime, NewContent, OldDatabase, RestoreOptions, RestorePlan, RestoreReport, UndoOptions, WouldLose,
+    plan_restore, plan_undo, restore, undo, would_lose,
 };
-pub use status::{StatusOptions, StatusReport, status};
-pub use verify::{BackupVerdict, Code, DamagedRange, Finding, Severity, Verdict, first_good, none_good, verify};
+pub use sqlite::{TableKind, Time};
+pub use status::{LastVerified, StatusOptions, StatusReport, status};
+pub use verify::{
+    BackupVerdict, Percent, SubsetOptions, SubsetReport, VerifyOptions, first_good, none_good, verify, verify_subset,
+};

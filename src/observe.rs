@@ -14,7 +14,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub enum Step {
     Copy,
     Check,
-    Count,
     Hash,
     Lock,
     Admit,
@@ -25,6 +24,7 @@ pub enum Step {
     Preserve,
     Commit,
     Settle,
+    Compare,
 }
 
 impl std::fmt::Display for Step {
@@ -32,7 +32,6 @@ impl std::fmt::Display for Step {
         f.write_str(match self {
             Self::Copy => "copying the database",
             Self::Check => "checking integrity",
-            Self::Count => "counting rows",
             Self::Hash => "hashing",
             Self::Lock => "locking",
             Self::Admit => "looking at the backup and the target",
@@ -43,6 +42,7 @@ impl std::fmt::Display for Step {
             Self::Preserve => "keeping the old database",
             Self::Commit => "putting the new database in place",
             Self::Settle => "settling",
+            Self::Compare => "comparing",
         })
     }
 }

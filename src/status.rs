@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 
-use crate::archive::{Backup, Scope, list};
+use crate::archive::{Backup, History, Listing, Proofs, Scope, Verification, list};
 use crate::database;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::findings::Verdict;
 use crate::holders::{Look, look};
 use crate::recover::{RestoreState, restore_state};
-use crate::verify::Verdict;
 
 /// What to look at.
 #[derive(Clone, Debug)]
@@ -41,12 +42,41 @@ pub struct StatusReport {
     pub last_backup: Option<Backup>,
     /// How long ago that was taken; negative where the clock was set back since.
     pub age: Option<SignedDuration>,
+    /// What is remembered of verifying it; `None` if it never was.
+    pub proofs: Option<Proofs>,
+    /// The last look at any of the backups that count.
+    pub last_verified: Option<LastVerified>,
+    /// How many of them never passed any, as far as is remembered.
+    pub never_passed: usize,
+    /// Why nothing is remembered, if that could not be read. It is no reason for a verdict.
+    pub history_unread: Option<String>,
     /// Whether a restore is under way or was interrupted; `None` if that could not be looked at.
     pub restore: Option<RestoreState>,
     /// Who has the database open. That not everybody may have been seen is no reason for a verdict.
     pub holders: Look,
     /// The reasons for the verdict: what is wrong, and what could not be looked at.
     pub problems: Vec<String>,
+}
+
+/// A look at one of the backups.
+#[derive(Clone, Debug, Serialize)]
+pub struct LastVerified {
+    /// The backup file.
+    pub backup: Utf8PathBuf,
+    /// When, how closely, and what came of it.
+    #[serde(flatten)]
+    pub look: Verification,
+}
+
+/// What is said of the backups.
+#[derive(Default)]
+struct Backups {
+    newest: Option<Backup>,
+    age: Option<SignedDuration>,
+    proofs: Option<Proofs>,
+    last_verified: Option<LastVerified>,
+    never_passed: usize,
+    history_unread: Option<String>,
 }
 
 /// Reasons, as they are found.
@@ -98,7 +128,7 @@ pub fn status(options: &StatusOptions) -> Result<StatusReport> {
     });
     let interrupted = restore.as_ref().and_then(|restore| restore.interrupted(&db));
     problems.wrong.extend(interrupted.map(|interrupted| interrupted.message));
-    let (last_backup, age) = newest(options, &mut problems);
+    let backups = look_at_backups(options, &mut problems);
     let holders = look(&db).unwrap_or_else(|e| {
         let unseen = Some(e.message());
         problems.unknown.push(e.message());
@@ -107,7 +137,20 @@ pub fn status(options: &StatusOptions) -> Result<StatusReport> {
     let verdict = problems.verdict();
     let Problems { mut wrong, mut unknown } = problems;
     wrong.append(&mut unknown);
-    Ok(StatusReport { verdict, db, size_bytes, last_backup, age, restore, holders, problems: wrong })
+    Ok(StatusReport {
+        verdict,
+        db,
+        size_bytes,
+        last_backup: backups.newest,
+        age: backups.age,
+        proofs: backups.proofs,
+        last_verified: backups.last_verified,
+        never_passed: backups.never_passed,
+        history_unread: backups.history_unread,
+        restore,
+        holders,
+        problems: wrong,
+    })
 }
 
 /// It may have a second name here: a restore that was interrupted has given it one.
@@ -121,11 +164,11 @@ fn size_of(db: &Utf8Path, problems: &mut Problems) -> Option<u64> {
     None
 }
 
-fn newest(options: &StatusOptions, problems: &mut Problems) -> (Option<Backup>, Option<SignedDuration>) {
+fn look_at_backups(options: &StatusOptions, problems: &mut Problems) -> Backups {
     let listing = match list(&options.archive) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
             problems.unknown.push(e.message());
-            return (None, None);
+            return Backups::default();
         }
         // No archive is one without a backup.
         listing => listing.unwrap_or_default(),
@@ -133,17 +176,49 @@ fn newest(options: &StatusOptions, problems: &mut Problems) -> (Option<Backup>, 
     for unreadable in listing.unreadable_in_scope(&options.scope) {
         problems.wrong.push(format!("{}: {}", unreadable.path, unreadable.problem));
     }
-    let Some(backup) = listing.in_scope(&options.scope).first().copied().cloned() else {
+    let Some(newest) = listing.in_scope(&options.scope).first().copied().cloned() else {
         problems.wrong.push(format!("there is no backup of {} in {}", options.database, options.archive));
-        return (None, None);
+        return Backups::default();
     };
+    let age = options.now.duration_since(newest.manifest.created_at);
+    judge_newest(&newest, age, options, problems);
+    let history = History::read(&options.archive);
+    let history_unread = history.as_ref().err().map(Error::message);
+    let history = history.unwrap_or_default();
+    let proofs = history.proofs(&newest.path, &newest.manifest.file.blake3).copied();
+    let known = judge_history(&listing, &history, options, problems);
+    Backups { newest: Some(newest), age: Some(age), proofs, history_unread, ..known }
+}
+
+/// What looks have told of all backups that count.
+fn judge_history(listing: &Listing, history: &History, options: &StatusOptions, problems: &mut Problems) -> Backups {
+    let mut known = Backups::default();
+    let mut failed = Vec::new();
+    for backup in listing.in_scope(&options.scope) {
+        let proofs = history.proofs(&backup.path, &backup.manifest.file.blake3);
+        known.never_passed += usize::from(proofs.is_none_or(|proofs| proofs.passed.is_never()));
+        let Some(Proofs { last: look, .. }) = proofs.copied() else { continue };
+        if look.verdict == Verdict::Fail {
+            failed.push((&backup.path, look.at));
+        }
+        if known.last_verified.as_ref().is_none_or(|last| last.look.at < look.at) {
+            known.last_verified = Some(LastVerified { backup: backup.path.clone(), look });
+        }
+    }
+    if let [(path, at), others @ ..] = &failed[..] {
+        let more = if others.is_empty() { String::new() } else { format!(", and so did {} more", others.len()) };
+        problems.wrong.push(format!("{path} failed when it was last verified, at {at:.0}{more}"));
+    }
+    known
+}
+
+fn judge_newest(backup: &Backup, age: SignedDuration, options: &StatusOptions, problems: &mut Problems) {
     let check = &backup.manifest.integrity_check;
     match &check.error {
         _ if check.is_ok() => {}
         Some(why) => problems.unknown.push(format!("the integrity check of {} was not done: {why}", backup.path)),
         None => problems.wrong.push(format!("the integrity check of {} found damage", backup.path)),
     }
-    let age = options.now.duration_since(backup.manifest.created_at);
     match options.max_age {
         Some(_) if age.is_negative() => {
             problems.unknown.push(format!("{} was taken later than now: is the clock right?", backup.path));
@@ -156,5 +231,4 @@ fn newest(options: &StatusOptions, problems: &mut Problems) -> (Option<Backup>, 
         )),
         Some(_) | None => {}
     }
-    (Some(backup), Some(age))
 }

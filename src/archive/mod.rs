@@ -1,20 +1,24 @@
-//! Where backups live: their names, what lies in a folder, and which one somebody means.
+//! Where backups live: their names, what lies in a folder, which one somebody means, and when each was last verified.
 //!
 //! A backup is a file and its manifest. It exists when its manifest does: the manifest is written last.
 
+mod history;
 mod listing;
 mod names;
 mod select;
+mod state;
 
 use std::fs::File;
 use std::io::{self, Read};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+pub use history::{Closeness, History, Passed, Proofs, Round, Verification, Verified};
 pub use listing::{Backup, Listing, Unreadable, list};
 pub(crate) use names::{PARTIAL_PREFIX, PARTIAL_SUFFIX, is_partial, with_time};
 pub use names::{backup_name, sort_key};
 pub use select::{Scope, Selected, Selection, select};
+pub use state::{lies_in, record};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{MANIFEST_SUFFIX, MAX_MANIFEST_BYTES, Manifest, ManifestError, parse};

@@ -1,14 +1,18 @@
 //! From a copy to what its manifest says of it.
 
 use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
 use super::engine::Copy;
+use crate::check::{CheckOptions, CheckReport, Depth, Integrity, check};
 use crate::digest::{Digest, Draft};
 use crate::error::{Error, ErrorKind, Result};
+use crate::findings::Severity;
+use crate::fingerprint::Content;
 use crate::header::{Header, JOURNAL_MODE_OFFSET, JournalMode};
-use crate::manifest::{DatabaseRecord, IntegrityRecord, TableRecord};
-use crate::observe::{Event, Observer, Step};
-use crate::sqlite::{self, CheckOutcome, Inspection, check_own};
+use crate::manifest::{DatabaseRecord, IntegrityRecord};
+use crate::observe::{Cancel, Event, Observer, Step};
+use crate::sqlite;
 use crate::storage::{NamedFile, Storage};
 
 /// What was learnt from the finished file.
@@ -16,10 +20,10 @@ pub(super) struct Finished {
     pub(super) digest: Digest,
     pub(super) integrity_check: IntegrityRecord,
     pub(super) database: DatabaseRecord,
-    pub(super) tables: Vec<TableRecord>,
+    pub(super) content: Content,
 }
 
-/// Makes the copy one self-contained file, and then syncs it, checks it, hashes it and counts its rows, all at once: nobody
+/// Makes the copy one self-contained file, and then syncs it, checks it, hashes it and reads its rows, all at once: nobody
 /// writes it any more. Every number comes from the finished file: the live database is at another moment by now.
 ///
 /// Durable: the file's bytes.
@@ -36,27 +40,43 @@ pub(super) fn finish(file: &NamedFile, copy: Copy, storage: &Storage, observer: 
         let no_thread = |e| Error::io("begin a thread for", &file.path, e);
         let begin = std::thread::Builder::new;
         let synced = begin().spawn_scoped(scope, || storage.sync(file)).map_err(no_thread)?;
-        let check = || {
-            give_way();
-            check_own(&file.path, &cancel)
-        };
-        let checked = begin().spawn_scoped(scope, check).map_err(no_thread)?;
-        let learnt = hash(file, draft, observer).and_then(|digest| {
-            observer.event(Event::Step(Step::Count));
-            let tables = Inspection::open(&file.path, &cancel)?.row_counts()?;
-            observer.event(Event::Step(Step::Check));
-            Ok((digest, tables))
-        });
+        let checked = begin().spawn_scoped(scope, || check_unseen(file, &cancel)).map_err(no_thread)?;
+        let digest = hash(file, draft, observer);
+        observer.event(Event::Step(Step::Check));
         let (checked, synced) = (join(checked, file), join(synced, file));
-        let (digest, tables) = learnt?;
+        let (digest, CheckReport { integrity, content, findings, .. }) = (digest?, checked?);
         synced?;
+        if content.whole().is_none() {
+            for finding in findings.iter().filter(|finding| finding.severity == Severity::Inconclusive) {
+                let warning = format!("the fingerprint of the backup is incomplete: {}", finding.message);
+                observer.event(Event::Warning(&warning));
+            }
+        }
         Ok(Finished {
-            integrity_check: record(checked?),
+            integrity_check: record(integrity),
             database: DatabaseRecord::new(&read_header(file)?, digest.size_bytes, copied.journal_mode),
-            tables: tables.into_iter().map(|(name, rows)| TableRecord { name, rows }).collect(),
+            content,
             digest,
         })
     })
+}
+
+/// The check in a thread of its own, beside the hash that the observer is shown. A backup is not given up for being large.
+fn check_unseen(file: &NamedFile, cancel: &Cancel) -> Result<CheckReport> {
+    give_way();
+    let options = CheckOptions { depth: Depth::Content, max_time: Some(Duration::MAX), ..CheckOptions::default() };
+    check(&file.path, &options, &mut Unseen(cancel.clone()))
+}
+
+/// Shows nothing, and stops when the operation's own observer does.
+struct Unseen(Cancel);
+
+impl Observer for Unseen {
+    fn event(&mut self, _event: Event<'_>) {}
+
+    fn cancel(&self) -> Cancel {
+        self.0.clone()
+    }
 }
 
 /// Lets others have the processor first, the database's own application among them. On Linux it is the calling thread
@@ -83,7 +103,7 @@ fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>, file: &NamedFile) -> Result<
     thread.join().map_err(panicked)?
 }
 
-fn record(outcome: CheckOutcome) -> IntegrityRecord {
+fn record(outcome: Integrity) -> IntegrityRecord {
     IntegrityRecord {
         rows: outcome.rows,
         truncated: outcome.truncated,

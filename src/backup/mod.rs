@@ -25,7 +25,7 @@ use serde::Serialize;
 use crate::archive::manifest_path;
 use crate::database::{self, is_there};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{self, FORMAT, FileRecord, Manifest, SourceRecord, VERSION};
+use crate::manifest::{self, FORMAT, FileRecord, FingerprintRecord, Manifest, SourceRecord, VERSION};
 use crate::observe::Observer;
 use crate::recover::{self, Beside};
 use crate::sqlite::wal_bytes;
@@ -221,7 +221,8 @@ fn describe(
         file: FileRecord::new("", &finished.digest),
         integrity_check: finished.integrity_check,
         database: finished.database,
-        tables: finished.tables,
+        fingerprint: Some(FingerprintRecord::new(&finished.content)),
+        tables: finished.content.tables,
         source: SourceRecord {
             path: database.to_owned(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),

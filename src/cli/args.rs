@@ -1,9 +1,11 @@
 //! The command line's grammar.
 
 use std::ffi::OsString;
+use std::num::NonZero;
 
 use camino::Utf8PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use engram_restore::Percent;
 
 /// Crash-safe backup, verify and restore for SQLite databases.
 #[derive(Debug, Parser)]
@@ -31,6 +33,9 @@ pub(crate) struct Global {
     /// The folder with the backups [env: ENGRAM_RESTORE_ARCHIVE] [default: backups/ beside the database]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) archive: Option<Utf8PathBuf>,
+    /// A file with settings [env: ENGRAM_RESTORE_CONFIG] [default: engram-restore.toml beside the database, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<Utf8PathBuf>,
     /// Print one JSON object on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -66,6 +71,8 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Check backups against their manifests
     Verify(VerifyArgs),
+    /// Say which tables differ, and by how many rows
+    Diff(DiffArgs),
     /// Put a verified backup in the database's place
     Restore(RestoreArgs),
     /// Finish or undo a restore that was interrupted
@@ -142,20 +149,62 @@ pub(crate) struct ShowArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example: engram-restore verify --all --deep")]
+#[command(after_help = "Examples:\n  engram-restore verify --all --deep\n  engram-restore verify --subset 5%")]
 pub(crate) struct VerifyArgs {
-    /// Paths, names in the archive or beginnings of one, or latest [default: latest]
+    /// Paths, names in the archive or beginnings of one, or latest [default: latest; with --subset: all]
     #[arg(value_name = "BACKUP", conflicts_with = "all")]
     pub(crate) backups: Vec<String>,
     /// Every backup in the archive
     #[arg(long)]
     pub(crate) all: bool,
-    /// Run SQLite's integrity check again
+    /// Check the content too: integrity, pages, full-text indexes, foreign keys, the fingerprint of the rows
     #[arg(long)]
     pub(crate) deep: bool,
+    /// Hash only so much of each backup, such as 5%, drawn from what earlier runs have not covered yet
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "deep")]
+    pub(crate) subset: Option<Percent>,
+    /// For --subset: draw by this number, to repeat a run [default: a random one]
+    #[arg(long, value_name = "N", requires = "subset")]
+    pub(crate) seed: Option<u64>,
+    /// For --deep: threads at most [default: one for each processor]
+    #[arg(long, value_name = "N", requires = "deep")]
+    pub(crate) jobs: Option<NonZero<usize>>,
+    /// For --deep: what takes longer on one backup is inconclusive [default: 10s, and 10s more for each 100 MB]
+    #[arg(long, value_name = "T", value_parser = duration, requires = "deep")]
+    pub(crate) max_time: Option<std::time::Duration>,
+    /// For --deep: what a reference to a missing row is: fail, warn, off (not looked for) [default: fail]
+    #[arg(long, value_name = "WHAT", requires = "deep", hide_possible_values = true)]
+    pub(crate) foreign_keys: Option<ForeignKeysArg>,
     /// For latest: also those of other databases
     #[arg(long)]
     pub(crate) any_source: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ForeignKeysArg {
+    Fail,
+    Warn,
+    Off,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore diff latest live")]
+pub(crate) struct DiffArgs {
+    /// A backup as for restore, any database file, or live: the database itself
+    #[arg(value_name = "A")]
+    pub(crate) a: String,
+    /// The same
+    #[arg(value_name = "B")]
+    pub(crate) b: String,
+    /// End with status 1 if they differ
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+    /// For latest and latest-good: also those of other databases
+    #[arg(long)]
+    pub(crate) any_source: bool,
+    /// How long to wait for locks of others
+    #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds)]
+    pub(crate) wait: std::time::Duration,
 }
 
 #[derive(Args, Debug)]
@@ -276,8 +325,15 @@ fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A part of a whole, such as `5%`, `5` or `0.5%`.
+fn percent(text: &str) -> Result<Percent, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let percent = number.parse().ok().and_then(Percent::new);
+    percent.ok_or_else(|| "it must be a percentage, more than 0 and at most 100".to_owned())
+}
+
 /// A number with its unit, such as `1us`, `250ms`, `90s`, `24h` or `7d`; a day has 24 hours.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
+pub(super) fn duration(text: &str) -> Result<std::time::Duration, String> {
     let span: jiff::Span = text.parse().map_err(|e: jiff::Error| e.to_string())?;
     let days = jiff::SpanRelativeTo::days_are_24_hours();
     let duration = span.to_duration(days).map_err(|e| e.to_string())?;

@@ -10,18 +10,30 @@ use engram_restore::{
 };
 
 use super::args::Global;
+use super::config::Config;
 
-/// The global options, resolved as far as a command asks for them, and the storage.
+/// The global options, resolved as far as a command asks for them, the configuration, and the storage.
 pub(crate) struct Context {
     global: Global,
+    config: Config,
     storage: Storage,
     database: OnceCell<Utf8PathBuf>,
 }
 
 impl Context {
-    /// From the parsed command line.
-    pub(crate) fn new(global: Global, storage: Storage) -> Self {
-        Self { global, storage, database: OnceCell::new() }
+    /// From the parsed command line and the configuration.
+    pub(crate) fn new(global: Global, config: Config, storage: Storage) -> Self {
+        Self { global, config, storage, database: OnceCell::new() }
+    }
+
+    /// The settings of the configuration file.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How much to say.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.global.verbose > 0
     }
 
     /// What a command changes files with: the only one there is.
@@ -34,18 +46,31 @@ impl Context {
         if let Some(path) = self.database.get() {
             return Ok(path.clone());
         }
-        let given = match given(self.global.db.as_ref(), "ENGRAM_RESTORE_DB")? {
+        let given = match self.named_database()? {
             Some(path) => absolute(&path)?,
             None => default_database()?,
         };
-        let path =
-            database::resolve(&given).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(given) } else { Err(e) })?;
+        let path = real(given)?;
         Ok(self.database.get_or_init(|| path).clone())
+    }
+
+    /// The database that somebody has named.
+    fn named_database(&self) -> Result<Option<Utf8PathBuf>> {
+        Ok(given(self.global.db.as_ref(), "ENGRAM_RESTORE_DB")?.or_else(|| self.config.db.clone()))
+    }
+
+    /// The database that a look at these backups is about. Where all words are paths of files and nobody has named
+    /// a database, there is none.
+    pub(crate) fn database_of(&self, words: &[String]) -> Option<Result<Utf8PathBuf>> {
+        let is_file = |word: &String| word.contains('/') || Utf8Path::new(word).is_file();
+        let is_named = self.named_database().is_ok_and(|named| named.is_some());
+        let is_meant = is_named || words.is_empty() || !words.iter().all(is_file);
+        is_meant.then(|| self.database())
     }
 
     /// The archive's absolute path. It need not exist.
     pub(crate) fn archive(&self) -> Result<Utf8PathBuf> {
-        match given(self.global.archive.as_ref(), "ENGRAM_RESTORE_ARCHIVE")? {
+        match given(self.global.archive.as_ref(), "ENGRAM_RESTORE_ARCHIVE")?.or_else(|| self.config.archive.clone()) {
             Some(path) => absolute(&path),
             None => Ok(self.database()?.with_file_name("backups")),
         }
@@ -79,14 +104,10 @@ impl Context {
     }
 
     /// A restore of the database that was interrupted, for a command that only looks: said as a warning, and as it stands
-    /// in the JSON. Where all words are paths of files and nobody has named a database, there is none to look at.
+    /// in the JSON.
     pub(crate) fn interrupted(&self, words: &[String], observer: &mut dyn Observer) -> Option<InterruptedRestore> {
-        let is_file = |word: &String| word.contains('/') || Utf8Path::new(word).is_file();
-        let is_named = given(self.global.db.as_ref(), "ENGRAM_RESTORE_DB").is_ok_and(|named| named.is_some());
-        if !is_named && !words.is_empty() && words.iter().all(is_file) {
-            return None;
-        }
-        let found = self.database().and_then(|database| Ok(restore_state(&database)?.interrupted(&database)));
+        let database = self.database_of(words)?;
+        let found = database.and_then(|database| Ok(restore_state(&database)?.interrupted(&database)));
         let text = match &found {
             Ok(Some(interrupted)) => interrupted.message.clone(),
             Ok(None) => return None,
@@ -124,6 +145,23 @@ impl Context {
             }
         }
     }
+}
+
+/// The settings of the file that is named, else of the one beside the database, if it is there.
+pub(super) fn configuration(global: &Global) -> Result<Config> {
+    if let Some(path) = given(global.config.as_ref(), "ENGRAM_RESTORE_CONFIG")? {
+        return Config::named(&absolute(&path)?);
+    }
+    let named = given(global.db.as_ref(), "ENGRAM_RESTORE_DB")?;
+    let database = named.map_or_else(default_database, |path| absolute(&path)).and_then(real);
+    // A database that cannot be found has nothing beside it; whoever needs it says so.
+    let Ok(database) = database else { return Ok(Config::default()) };
+    database.parent().map_or_else(|| Ok(Config::default()), Config::in_folder)
+}
+
+/// A database's real path; the path itself where its folder is not there.
+fn real(path: Utf8PathBuf) -> Result<Utf8PathBuf> {
+    database::resolve(&path).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(path) } else { Err(e) })
 }
 
 /// An option, else its environment variable; set to nothing, a variable counts as not set.

@@ -54,6 +54,7 @@ fn both(outer: Global, inner: Global) -> Global {
     Global {
         db: inner.db.or(outer.db),
         archive: inner.archive.or(outer.archive),
+        config: inner.config.or(outer.config),
         json: inner.json || outer.json,
         quiet: inner.quiet || outer.quiet,
         verbose: inner.verbose.max(outer.verbose),

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use engram_restore::archive::{Backup, Listing, list};
+use engram_restore::archive::{Backup, History, Listing, Passed, Proofs, Verification, list};
 use engram_restore::{Event, Observer as _, Result};
 use serde_json::{Value, json};
 
@@ -19,7 +19,12 @@ pub(crate) fn run(args: &ListArgs, context: &Context, progress: &mut Progress) -
     let interrupted = context.interrupted(&[], progress);
     let mut warn = |text: String| progress.event(Event::Warning(&text));
     let scope = context.scope(args.any_source)?;
-    let mut listing = list(&context.archive()?)?;
+    let archive = context.archive()?;
+    let mut listing = list(&archive)?;
+    let history = History::read(&archive).unwrap_or_else(|e| {
+        warn(history_unread(&e.message()));
+        History::default()
+    });
     // In an archive beside it, the live database is no leftover.
     let database = context.database()?;
     listing.orphans.retain(|orphan| *orphan != database);
@@ -41,16 +46,25 @@ pub(crate) fn run(args: &ListArgs, context: &Context, progress: &mut Progress) -
         warn(format!("backups of other databases are not shown: {others} (--any-source shows them)"));
     }
     let fields = json!({
-        "backups": backups.iter().map(|backup| entry(backup)).collect::<Vec<_>>(),
+        "backups": backups.iter().map(|backup| entry(backup, proofs(backup, &history))).collect::<Vec<_>>(),
         "unreadable": unreadable.iter().map(|u| json!({"backup": u.path, "problem": u.problem.to_string()})).collect::<Vec<_>>(),
         "orphans": listing.orphans,
         "interrupted_restore": interrupted,
     });
-    Ok(Outcome::new(Exit::Done, fields, text(&backups, &listing)).essential())
+    Ok(Outcome::new(Exit::Done, fields, text(&backups, &listing, &history)).essential())
+}
+
+fn proofs<'a>(backup: &Backup, history: &'a History) -> Option<&'a Proofs> {
+    history.proofs(&backup.path, &backup.manifest.file.blake3)
+}
+
+/// What is said where the history cannot be read.
+pub(crate) fn history_unread(why: &str) -> String {
+    format!("when backups were last verified is not known: {why}")
 }
 
 /// A backup in `--json`.
-pub(crate) fn entry(backup: &Backup) -> Value {
+pub(crate) fn entry(backup: &Backup, proofs: Option<&Proofs>) -> Value {
     let manifest = &backup.manifest;
     json!({
         "backup": backup.path,
@@ -61,13 +75,22 @@ pub(crate) fn entry(backup: &Backup) -> Value {
         "integrity_check": integrity_json(&manifest.integrity_check),
         "engine": manifest.engine,
         "source": manifest.source.path,
+        "last_verified": proofs.map(|proofs| proofs.last),
+        "last_passed": proofs.map_or_else(Passed::default, |proofs| proofs.passed),
     })
 }
 
-fn text(backups: &[&Backup], listing: &Listing) -> String {
+/// A look at a backup, for people.
+pub(crate) fn look_text(look: &Verification) -> String {
+    format!("{} {} {:.0}", look.verdict, look.depth.name(), look.at)
+}
+
+fn text(backups: &[&Backup], listing: &Listing, history: &History) -> String {
     if backups.is_empty() {
         return if listing.unreadable.is_empty() { "no backups\n".to_owned() } else { String::new() };
     }
+    let is_table = io::stdout().is_terminal();
+    let never = if is_table { "never" } else { "" };
     let row = |backup: &&Backup| {
         let manifest = &backup.manifest;
         [
@@ -76,14 +99,15 @@ fn text(backups: &[&Backup], listing: &Listing) -> String {
             bytes(manifest.file.size_bytes),
             printable(&integrity_text(&manifest.integrity_check)),
             printable(manifest.label.as_deref().unwrap_or_default()),
+            proofs(backup, history).map_or_else(|| never.to_owned(), |proofs| look_text(&proofs.last)),
         ]
     };
     let rows = backups.iter().map(row);
-    if !io::stdout().is_terminal() {
+    if !is_table {
         return rows.map(|row| row.join("\t").trim_end().to_owned() + "\n").collect();
     }
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["backup", "taken", "size", "integrity", "label"]);
+    table.load_style(NOTHING).set_header(["backup", "taken", "size", "integrity", "label", "last verified"]);
     for row in rows {
         table.add_row(row);
     }

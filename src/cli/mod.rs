@@ -2,7 +2,9 @@
 
 mod args;
 mod backup;
+mod config;
 mod context;
+mod diff;
 mod drill;
 mod exit;
 mod fault;
@@ -27,7 +29,8 @@ use serde_json::Value;
 use tracing_subscriber::filter::LevelFilter;
 
 use args::{Cli, Command, When};
-use context::Context;
+use config::Config;
+use context::{Context, configuration};
 use exit::Exit;
 use fault::Refused;
 use output::{Outcome, Printer};
@@ -71,12 +74,30 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
         When::Never => false,
     };
     let mut progress = Progress::new(bars, signals.cancel());
-    let context = Context::new(cli.global, storage);
+    let config = match &cli.command {
+        // They make a database of their own.
+        Command::Drill(_) | Command::SampleWriter(_) => Ok(Config::default()),
+        Command::Backup(_)
+        | Command::List(_)
+        | Command::Show(_)
+        | Command::Verify(_)
+        | Command::Diff(_)
+        | Command::Restore(_)
+        | Command::Recover(_)
+        | Command::Undo(_)
+        | Command::Status(_)
+        | Command::Fault(_) => configuration(&cli.global),
+    };
+    let context = match config {
+        Ok(config) => Context::new(cli.global, config, storage),
+        Err(error) => return failed(error, Some(&signals)),
+    };
     let done = match &cli.command {
         Command::Backup(args) => backup::run(args, &context, &mut progress),
         Command::List(args) => list::run(args, &context, &mut progress),
         Command::Show(args) => show::run(args, &context, &mut progress),
         Command::Verify(args) => verify::run(args, &context, &mut progress),
+        Command::Diff(args) => diff::run(args, &context, &mut progress),
         Command::Restore(args) => restore::run(args, &context, &mut progress),
         Command::Recover(args) => recover::run(args, &context, &mut progress),
         Command::Undo(args) => undo::run(args, &context, &mut progress),

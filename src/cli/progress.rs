@@ -44,7 +44,7 @@ impl Bar {
         }
     }
 
-    /// For a step that tells no bytes: only that it is under way.
+    /// For a step that tells no bytes, or not before a while: only that it is under way.
     fn spin(&mut self) {
         self.inner.set_style(ProgressStyle::default_spinner());
         self.inner.set_draw_target(ProgressDrawTarget::stderr());
@@ -78,7 +78,7 @@ impl Observer for Progress {
                 tracing::info!("{step}");
                 if self.bars {
                     let bar = self.bar.insert(Bar::begin(step));
-                    if matches!(step, Step::Check | Step::Count) {
+                    if step == Step::Check {
                         bar.spin();
                     }
                 }

@@ -1,11 +1,15 @@
 //! `restore`: put a verified backup in the database's place.
 
 use camino::Utf8Path;
-use engram_restore::{OldDatabase, RestoreOptions, RestorePlan, RestoreReport, Result, plan_restore, restore};
+use engram_restore::{
+    ErrorKind, OldDatabase, RestoreOptions, RestorePlan, RestoreReport, Result, Status, TableKind, WouldLose,
+    plan_restore, restore, would_lose,
+};
 use serde_json::{Value, json};
 
 use super::args::RestoreArgs;
 use super::context::Context;
+use super::diff::time;
 use super::exit::Exit;
 use super::output::{Outcome, bytes, millis, printable};
 use super::progress::Progress;
@@ -24,11 +28,62 @@ pub(crate) fn run(args: &RestoreArgs, context: &Context, progress: &mut Progress
         now: jiff::Timestamp::now(),
     };
     let done = if args.dry_run {
-        plan_restore(&options, progress).map(|plan| planned(&plan))
+        dry_run(&options, progress)
     } else {
         restore(&options, context.storage(), progress).map(|report| finished(&report, "restored"))
     };
     done.or_else(|e| Outcome::found(e, nothing_done(&options.database, Some(&backup))))
+}
+
+/// The plan, and what would be lost. That is told, too, while the database is in use.
+fn dry_run(options: &RestoreOptions, progress: &mut Progress) -> Result<Outcome> {
+    let planned = match plan_restore(options, progress) {
+        Ok(plan) => planned(&plan),
+        Err(e) if e.kind() == ErrorKind::Busy => {
+            Outcome::refused(Exit::Busy, nothing_done(&options.database, Some(&options.backup)), e)
+        }
+        Err(e) => return Err(e),
+    };
+    let (lost, why_not) = match would_lose(options, progress) {
+        Ok(lost) => (Some(lost), None),
+        Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
+        Err(e) => (None, Some(e.message())),
+    };
+    let mut outcome = planned;
+    outcome.fields.insert("would_lose".to_owned(), json!(lost));
+    outcome.fields.insert("would_lose_unknown".to_owned(), json!(why_not));
+    outcome.text.insert_str(0, &joined(&loss_lines(lost.as_ref(), why_not.as_deref())));
+    Ok(outcome)
+}
+
+fn loss_lines(lost: Option<&WouldLose>, why_not: Option<&str>) -> Vec<String> {
+    let Some(lost) = lost else {
+        return vec![format!("what a restore would lose is not known: {}", why_not.unwrap_or_default())];
+    };
+    let mut lines = vec![match lost.rows {
+        0 => "a restore would lose no rows".to_owned(),
+        rows => format!("a restore would lose {rows} rows, which only the database has in this form:"),
+    }];
+    for table in lost.tables.iter().filter(|table| table.kind == TableKind::Table) {
+        let newest = lost.newest.iter().filter(|newest| newest.table == table.name);
+        let newest: Vec<_> =
+            newest.map(|newest| format!(", newest {} {}", newest.column, time(&newest.value))).collect();
+        lines.push(format!(
+            "  {}: {} only there, {} changed, {} only in the backup{}",
+            table.name,
+            table.only_in_live,
+            table.changed,
+            table.only_in_backup,
+            newest.concat()
+        ));
+    }
+    // With the database as A.
+    lines.extend(lost.schema.iter().map(|object| match object.status {
+        Status::OnlyA => format!("  {} {} is only in the database", object.object_type, object.name),
+        Status::OnlyB => format!("  {} {} is only in the backup", object.object_type, object.name),
+        Status::Changed | Status::Same => format!("  {} {} is defined differently", object.object_type, object.name),
+    }));
+    lines
 }
 
 /// The fields of a restore or undo that found damage instead.

@@ -43,6 +43,7 @@ fn text(manifest: &Manifest) -> String {
         ("owner and mode", format!("{}:{} {:04o}", source.uid, source.gid, source.mode)),
         ("size", format!("{} ({} bytes)", bytes(file.size_bytes), file.size_bytes)),
         ("BLAKE3", file.blake3.to_string()),
+        ("fingerprint", fingerprint_text(manifest)),
         ("integrity check", integrity_text(&manifest.integrity_check)),
         ("pages", format!("{} of {} bytes", database.page_count, database.page_size)),
         ("journal mode", format!("{} (the backup itself: rollback)", database.journal_mode.name())),
@@ -60,12 +61,23 @@ fn text(manifest: &Manifest) -> String {
         // Writing into a String does not fail.
         writeln!(text, "{name:16} {}", printable(&value)).unwrap_or_default();
     }
-    text.push_str("\nrows             table\n");
+    writeln!(text, "\n{:16} {:64} table", "rows", "hash of the rows").unwrap_or_default();
     for table in &manifest.tables {
         let rows = table.rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
-        writeln!(text, "{rows:16} {}", printable(&table.name)).unwrap_or_default();
+        let hash = table.blake3.map_or_else(|| "?".to_owned(), |hash| hash.to_string());
+        writeln!(text, "{rows:16} {hash:64} {}", printable(&table.name)).unwrap_or_default();
     }
     text
+}
+
+fn fingerprint_text(manifest: &Manifest) -> String {
+    match manifest.fingerprint {
+        None => "none: the backup was taken by an older version".to_owned(),
+        Some(fingerprint) => match fingerprint.whole {
+            Some(whole) => format!("{whole} (version {})", fingerprint.version),
+            None => "none: not everything could be read".to_owned(),
+        },
+    }
 }
 
 /// `"ok"`, or the rows that the check returned.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::args::StatusArgs;
 use super::context::Context;
 use super::exit::Exit;
-use super::list::entry;
+use super::list::{entry, history_unread, look_text};
 use super::output::{Outcome, bytes, printable};
 use super::progress::Progress;
 use super::show::integrity_text;
@@ -30,13 +30,16 @@ pub(crate) fn run(args: &StatusArgs, context: &Context, progress: &mut Progress)
         let (path, other) = (&backup.path, &backup.manifest.source.path);
         progress.event(Event::Warning(&format!("{path} was taken of {other}: there is none of {}", report.db)));
     }
+    if let Some(why) = &report.history_unread {
+        progress.event(Event::Warning(&history_unread(why)));
+    }
     let exit = Exit::of_verdict(report.verdict);
     Ok(Outcome::new(exit, fields(&report, &options), text(&report, &options)).essential())
 }
 
 fn fields(report: &StatusReport, options: &StatusOptions) -> Value {
     let last_backup = report.last_backup.as_ref().map(|backup| {
-        let mut fields = entry(backup);
+        let mut fields = entry(backup, report.proofs.as_ref());
         fields["age_seconds"] = json!(report.age.map(|age| age.as_secs()));
         fields
     });
@@ -46,7 +49,8 @@ fn fields(report: &StatusReport, options: &StatusOptions) -> Value {
         "size_bytes": report.size_bytes,
         "archive": options.archive,
         "last_backup": last_backup,
-        "last_verified": null,
+        "last_verified": report.last_verified,
+        "never_passed": report.never_passed,
         "interrupted_restore": report.restore.as_ref().and_then(|restore| restore.interrupted(&report.db)),
         "running": if let Some(RestoreState::Running(holder)) = &report.restore { Some(holder) } else { None },
         "holders": report.holders.holders,
@@ -78,6 +82,7 @@ fn text(report: &StatusReport, options: &StatusOptions) -> String {
                 _ => "none".to_owned(),
             },
         ),
+        ("last verified", verified_text(report)),
         ("restore", report.restore.as_ref().map_or_else(|| "could not be looked at".to_owned(), restore_text)),
     ];
     let holders = report.holders.holders.iter().map(ToString::to_string).chain(holders_unseen(report).map(Into::into));
@@ -92,6 +97,19 @@ fn text(report: &StatusReport, options: &StatusOptions) -> String {
         writeln!(text, "{name:16} {}", printable(&value)).unwrap_or_default();
     }
     text
+}
+
+/// The last look, and whether it was at the newest backup.
+fn verified_text(report: &StatusReport) -> String {
+    let Some(last) = &report.last_verified else { return "never".to_owned() };
+    let newest = report.last_backup.as_ref().map(|backup| &backup.path);
+    let name = last.backup.file_name().unwrap_or_default();
+    let of = if newest == Some(&last.backup) { String::new() } else { format!(", {name}") };
+    let never = match report.never_passed {
+        0 => String::new(),
+        count => format!("; never passed: {count}"),
+    };
+    format!("{}{of}{never}", look_text(&last.look))
 }
 
 fn restore_text(state: &RestoreState) -> String {

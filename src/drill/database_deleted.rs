@@ -12,12 +12,13 @@ use crate::backup::{BackupOptions, BackupReport, Destination, Engine, Limits, ba
 use crate::database::sidecars_there;
 use crate::digest::{Overlay, digest_file};
 use crate::error::{Error, Result};
+use crate::findings::Verdict;
 use crate::header::{JOURNAL_MODE_OFFSET, JournalMode};
 use crate::observe::Observer;
 use crate::restore::{RestoreOptions, restore};
 use crate::sample::{SampleJournal, Writer};
 use crate::storage::Storage;
-use crate::verify::{Verdict, verify};
+use crate::verify::{VerifyOptions, verify};
 
 /// Carries it out on a sample database.
 pub(super) fn run(
@@ -65,7 +66,7 @@ impl Scenario<'_> {
             Ok((taken, detail))
         })?;
         steps.run("verify the backup", || {
-            let verdict = verify(&taken.backup, true, observer)?;
+            let verdict = verify(&taken.backup, &VerifyOptions::deep(), observer)?;
             if verdict.verdict != Verdict::Pass {
                 self.problems.extend(verdict.findings.iter().map(|finding| finding.message.clone()));
             }

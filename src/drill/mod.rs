@@ -12,10 +12,10 @@ use camino::Utf8PathBuf;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::findings::Verdict;
 use crate::observe::{Cancel, Observer};
 use crate::sample::{SampleOptions, create_unless};
 use crate::storage::Storage;
-use crate::verify::Verdict;
 
 /// How a drill starts the process that writes into its database: this program with these arguments, followed by the
 /// database's path. It must commit sample rows until it is killed, and print a line after its first commit.

@@ -8,6 +8,7 @@
 //! The commit point is one rename of the staged file over the database, in [`steps`]. `docs/restore-protocol.md` says
 //! what is promised and why each step is where it is.
 
+mod loss;
 mod orphans;
 mod plan;
 mod preserve;
@@ -21,8 +22,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
 use crate::archive::{ManifestProblem, read_manifest};
+use crate::check::{CheckOptions, Depth};
 use crate::database;
 use crate::error::{Error, ErrorKind, Result};
+use crate::findings::Severity;
 use crate::header::JournalMode;
 use crate::holders::{Look, busy_error, look};
 use crate::lock::Lock;
@@ -31,8 +34,9 @@ use crate::medium;
 use crate::observe::{Event, Observer, Step};
 use crate::recover::{self, Beside, RecoverOutcome};
 use crate::storage::{Ownership, Storage, open_regular};
-use crate::verify::{Severity, check_record, check_sidecars, check_size, manifest_finding, refusal, verify};
+use crate::verify::{VerifyOptions, check_record, check_sidecars, check_size, manifest_finding, refusal, verify};
 
+pub use loss::{LostRows, LostTime, WouldLose, would_lose};
 pub use plan::{NewContent, OldDatabase, RestorePlan};
 pub use undo::{UndoOptions, plan_undo, undo};
 
@@ -108,12 +112,19 @@ pub fn plan_restore(options: &RestoreOptions, observer: &mut dyn Observer) -> Re
     let beside = Beside::new(&database::resolve(&options.database)?);
     plan_only(&beside, "restore", || {
         let new = admit_backup(&options.backup, &beside.database)?;
-        let verdict = verify(&options.backup, options.deep, observer)?;
+        let closely = VerifyOptions { check: options.deep.then(deep_check), ..VerifyOptions::default() };
+        let verdict = verify(&options.backup, &closely, observer)?;
         match verdict.findings.iter().find(|finding| finding.severity != Severity::Warning) {
             Some(finding) => Err(refusal(finding, "restore", &beside.database)),
             None => Ok(new),
         }
     })
+}
+
+/// What a deep restore asks: whether the file is sound, however long that takes. An index that disagrees with its table, or
+/// a row that refers to nothing, would be no reason to go without the database.
+fn deep_check() -> CheckOptions {
+    CheckOptions { depth: Depth::Integrity, max_time: Some(Duration::MAX), ..CheckOptions::default() }
 }
 
 /// What all ways of putting a file in place have in common.

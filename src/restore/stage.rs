@@ -4,10 +4,11 @@ use std::fs::File;
 
 use camino::Utf8Path;
 
-use super::Run;
 use super::plan::{NewContent, RestorePlan};
 use super::undo::BY_HAND;
+use super::{Run, deep_check};
 use crate::archive::read_manifest;
+use crate::check::check;
 use crate::database::sidecar;
 use crate::digest::{Digest, Draft, Overlay, digest_file, digest_while};
 use crate::error::{Error, ErrorKind, Result};
@@ -136,8 +137,7 @@ fn check_staged(staged: &NamedFile, run: &Run, plan: &RestorePlan, observer: &mu
     if !run.deep {
         return Ok(());
     }
-    observer.event(Event::Step(Step::Check));
-    let outcome = inspection.integrity_check()?;
+    let outcome = check(&staged.path, &deep_check(), observer)?.integrity;
     if let Some(error) = outcome.error {
         let not_done = Error::new(ErrorKind::Inconclusive, run.action, &plan.db);
         return Err(not_done.because(format!("the staged file could not be checked: {error}")));

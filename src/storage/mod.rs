@@ -27,7 +27,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, RenameFlags, Uid};
 
 pub(crate) use copy::{CopyOptions, Origin};
 pub use intercept::{Fault, FaultAt, Interceptor, Operation, Recorder};
-pub(crate) use publish::{publish, publish_synced};
+pub(crate) use publish::{publish, publish_synced, replace};
 
 use crate::error::{Error, Result};
 

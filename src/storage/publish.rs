@@ -1,4 +1,4 @@
-//! The only way a finished file gets its final name.
+//! The only ways in which a finished file gets its final name.
 
 use camino::Utf8Path;
 
@@ -26,4 +26,15 @@ pub(crate) fn publish_synced(storage: &Storage, finished: &NamedFile, to: &Utf8P
         });
     }
     Ok(published)
+}
+
+/// Syncs `finished` and gives it the name `to` in the place of what has that, then syncs the directory. For our own
+/// records only, of which nobody needs the last one.
+///
+/// Once it returned `Ok`, file and name survive a power cut. At no time is there anything but the old or the new complete
+/// file under `to`.
+pub(crate) fn replace(storage: &Storage, finished: &NamedFile, to: &Utf8Path) -> Result<()> {
+    storage.sync(finished)?;
+    storage.rename(&finished.path, to)?;
+    storage.sync_dir(parent_of(to))
 }

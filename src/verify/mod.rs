@@ -3,25 +3,47 @@
 //! Damage is an answer: [`verify`] returns findings, and an error only if the caller asked to stop. What could not be
 //! looked at is *inconclusive*, never damage and never a pass. What a pass does not prove is in `docs/manifest.md`.
 
-mod findings;
+mod content;
 mod locate;
+mod subset;
 
 use std::fs::File;
 use std::io;
+use std::time::Instant;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::archive::{ManifestProblem, read_manifest};
-use crate::database::sidecars_there;
+use crate::archive::{Closeness, ManifestProblem, Verification, Verified, read_manifest};
+use crate::check::{CheckOptions, Depth, Part, audit, check};
+use crate::database::{resolve, sidecars_there};
 use crate::digest::{Digest, digest_file};
 use crate::error::{Error, ErrorKind, Result};
+use crate::findings::{Code, DamagedRange, Finding, Severity, Verdict};
+use crate::header::Header;
 use crate::manifest::{Hex32, Manifest, ManifestError};
 use crate::observe::{Event, Observer, Step};
-use crate::sqlite::Inspection;
+use crate::sqlite::live_header;
 use crate::storage::open_regular;
+pub use subset::{Percent, SubsetOptions, SubsetReport, verify_subset};
 
-pub use findings::{Code, DamagedRange, Finding, Severity, Verdict};
+/// How closely a backup is looked at; by default, its bytes are hashed.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyOptions {
+    /// What is checked beside the hash.
+    pub check: Option<CheckOptions>,
+    /// The live database: with `check`, the header of a backup of it is compared to its own, if that can be read.
+    pub live: Option<Utf8PathBuf>,
+}
+
+impl VerifyOptions {
+    /// Everything that can be looked at.
+    #[must_use]
+    pub fn deep() -> Self {
+        Self { check: Some(CheckOptions { depth: Depth::Deep, ..CheckOptions::default() }), live: None }
+    }
+}
 
 /// What was found out about one backup.
 #[derive(Clone, Debug, Serialize)]
@@ -32,22 +54,66 @@ pub struct BackupVerdict {
     pub verdict: Verdict,
     /// Everything found; empty, or warnings only, for a pass.
     pub findings: Vec<Finding>,
+    /// The parts of the check with their times.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+    /// How long all of it took, in milliseconds, where the content was checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// What was hashed, where that was not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<SubsetReport>,
+    /// The hash of the file by its manifest; `None` if that could not be read.
+    #[serde(skip)]
+    pub blake3: Option<Hex32>,
 }
 
-/// Checks one backup: its manifest, then the file against it; with `deep`, SQLite's integrity check runs again.
+impl BackupVerdict {
+    fn new(backup: &Utf8Path) -> Self {
+        Self {
+            backup: backup.to_owned(),
+            verdict: Verdict::Pass,
+            findings: Vec::new(),
+            parts: Vec::new(),
+            duration_ms: None,
+            subset: None,
+            blake3: None,
+        }
+    }
+
+    /// For the history of the archive, if there was a manifest to go by.
+    #[must_use]
+    pub fn verified(&self, at: Timestamp, depth: Closeness) -> Option<Verified> {
+        Some(Verified {
+            backup: self.backup.clone(),
+            blake3: self.blake3?,
+            look: Verification { at, depth, verdict: self.verdict },
+            sound: self.subset.as_ref().map(|subset| (subset.sound, subset.chunks_total)),
+        })
+    }
+}
+
+/// Checks one backup: its manifest, then the file against it, as closely as the options say.
 ///
 /// Nothing is changed, and nothing is created beside the file.
 ///
 /// # Errors
 ///
 /// Only [`ErrorKind::Interrupted`] and bugs of ours: whatever is wrong with the backup is a finding.
-pub fn verify(backup: &Utf8Path, deep: bool, observer: &mut dyn Observer) -> Result<BackupVerdict> {
-    let mut findings = Vec::new();
+pub fn verify(backup: &Utf8Path, options: &VerifyOptions, observer: &mut dyn Observer) -> Result<BackupVerdict> {
+    let started = Instant::now();
+    let mut found = BackupVerdict::new(backup);
     match read_manifest(backup) {
-        Err(problem) => findings.push(manifest_finding(backup, &problem)),
-        Ok(manifest) => check_file(backup, &manifest, deep, &mut findings, observer)?,
+        Err(problem) => found.findings.push(manifest_finding(backup, &problem)),
+        Ok(manifest) => {
+            found.blake3 = Some(manifest.file.blake3);
+            check_file(backup, &manifest, options, &mut found, observer)?;
+        }
     }
-    Ok(BackupVerdict { backup: backup.to_owned(), verdict: Verdict::of(&findings), findings })
+    found.verdict = Verdict::of(&found.findings);
+    found.duration_ms =
+        options.check.as_ref().map(|_| u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+    Ok(found)
 }
 
 /// The first of these backups, newest first, that verifies; and what was found out about those passed over.
@@ -61,7 +127,7 @@ pub fn first_good(
 ) -> Result<(Utf8PathBuf, Vec<BackupVerdict>)> {
     let mut passed_over = Vec::new();
     for candidate in candidates {
-        let verdict = verify(candidate, false, observer)?;
+        let verdict = verify(candidate, &VerifyOptions::default(), observer)?;
         if verdict.verdict == Verdict::Pass {
             return Ok((candidate.clone(), passed_over));
         }
@@ -106,10 +172,24 @@ pub(crate) fn manifest_finding(backup: &Utf8Path, problem: &ManifestProblem) -> 
 fn check_file(
     backup: &Utf8Path,
     manifest: &Manifest,
-    deep: bool,
-    findings: &mut Vec<Finding>,
+    options: &VerifyOptions,
+    found: &mut BackupVerdict,
     observer: &mut dyn Observer,
 ) -> Result<()> {
+    let Some(file) = open_backup(backup, manifest, &mut found.findings) else { return Ok(()) };
+    found.findings.extend(check_content(backup, &file, manifest, observer)?);
+    if let Some(check_options) = &options.check {
+        found.findings.extend(check_header(backup, &file, manifest, options.live.as_deref()));
+        let report = check(backup, check_options, observer)?;
+        found.findings.extend(report.findings);
+        found.findings.extend(content::compare_content(backup, manifest, &report.content));
+        found.parts = report.parts;
+    }
+    Ok(())
+}
+
+/// What can be said without reading the file, and the file itself.
+fn open_backup(backup: &Utf8Path, manifest: &Manifest, findings: &mut Vec<Finding>) -> Option<File> {
     let name = backup.file_name().unwrap_or_default();
     if manifest.file.name != name {
         let message = format!("the manifest was written for a file named {:?}", manifest.file.name);
@@ -117,21 +197,31 @@ fn check_file(
     }
     findings.extend(check_sidecars(backup));
     findings.extend(check_record(backup, manifest));
-
-    let file = match open_regular(backup) {
-        Ok(file) => file,
+    match open_regular(backup) {
+        Ok(file) => Some(file),
         Err(e) => {
             findings.push(open_finding(backup, &e));
-            return Ok(());
+            None
         }
+    }
+}
+
+/// The header by itself, and against that of `live` if the backup is one of that database.
+fn check_header(backup: &Utf8Path, file: &File, manifest: &Manifest, live: Option<&Utf8Path>) -> Vec<Finding> {
+    let (Ok(Ok(header)), Ok(metadata)) = (Header::read(file), file.metadata()) else {
+        // Without a header it is no database, and what cannot be read could not be hashed: both are said already.
+        return Vec::new();
     };
-    if let Some(finding) = check_content(backup, &file, manifest, observer)? {
-        findings.push(finding);
-    }
-    if deep {
-        findings.extend(check_deep(backup, observer)?);
-    }
-    Ok(())
+    let source = &manifest.source.path;
+    let is_source = |live: &&Utf8Path| resolve(live).is_ok_and(|path| path == *source);
+    let live = live.filter(is_source).and_then(|_| match live_header(source, file) {
+        Ok(header) => header,
+        Err(e) => {
+            tracing::debug!("the header of {source} cannot be compared: {e}");
+            None
+        }
+    });
+    audit(backup, &header, metadata.len(), manifest.database.journal_mode, live.as_ref())
 }
 
 fn open_finding(backup: &Utf8Path, e: &io::Error) -> Finding {
@@ -223,9 +313,14 @@ pub(crate) fn compare(
     if found == recorded && digest.size_bytes == manifest.file.size_bytes {
         return None;
     }
-    let damaged = locate::damaged_ranges(digest, manifest);
+    let both = format!("the file's hash is {found}, the manifest says {recorded}");
+    Some(mismatch(backup, &both, locate::damaged_ranges(digest, manifest), observer))
+}
+
+/// The finding for these ranges, with what lies there; `both` sides of it go before.
+fn mismatch(backup: &Utf8Path, both: &str, damaged: Vec<DamagedRange>, observer: &mut dyn Observer) -> Finding {
     let tables = locate::owners(backup, &damaged, &observer.cancel());
-    let mut message = format!("the file's hash is {found}, the manifest says {recorded}");
+    let mut message = both.to_owned();
     if !damaged.is_empty() {
         message.push_str(": ");
         message.push_str(&damaged.iter().map(DamagedRange::to_string).collect::<Vec<_>>().join(", "));
@@ -234,25 +329,7 @@ pub(crate) fn compare(
         message.push_str("; there lie pages of ");
         message.push_str(&tables.join(", "));
     }
-    Some(Finding { damaged, tables, ..Finding::new(Code::HashMismatch, backup, message) })
-}
-
-fn check_deep(backup: &Utf8Path, observer: &mut dyn Observer) -> Result<Option<Finding>> {
-    observer.event(Event::Step(Step::Check));
-    let outcome = Inspection::open(backup, &observer.cancel()).and_then(|inspection| inspection.integrity_check());
-    let outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
-        Err(e) => return Ok(Some(Finding::new(Code::DeepCheckNotDone, backup, e.message()))),
-    };
-    Ok(match outcome.error {
-        Some(error) => Some(Finding::new(Code::DeepCheckNotDone, backup, error)),
-        None if outcome.rows == ["ok"] => None,
-        None => {
-            let message = format!("the integrity check failed: {}", outcome.rows.join("; "));
-            Some(Finding::new(Code::DeepCheckFailed, backup, message))
-        }
-    })
+    Finding { damaged, tables, ..Finding::new(Code::HashMismatch, backup, message) }
 }
 
 /// Refuses a backup because of a finding, in the words of the operation that wanted it.
