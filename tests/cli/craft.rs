@@ -11,6 +11,7 @@ use engram_restore::sample::{SampleJournal, SampleOptions, create};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
+use crate::content::Entry;
 use crate::support::{Run, Scene, bare_command, run};
 
 /// Longer than anything takes on a busy machine; only a test that fails waits so long.
@@ -32,6 +33,20 @@ pub(crate) fn small_database(db: &Utf8Path) {
     connection.execute_batch("PRAGMA page_size=512; PRAGMA journal_mode=WAL; CREATE TABLE t(a TEXT);").unwrap();
     connection.execute_batch("CREATE INDEX i ON t(a); INSERT INTO t VALUES ('needle');").unwrap();
     connection.close().unwrap();
+}
+
+/// A scene with a database of this many MiB and some, in as many chunks and one more, and its only backup.
+pub(crate) fn chunked_backup(mib: u32) -> (Scene, Utf8PathBuf) {
+    let scene = Scene::empty();
+    let connection = Connection::open(&scene.db).unwrap();
+    connection.execute_batch("CREATE TABLE t(a BLOB); BEGIN;").unwrap();
+    for _ in 0..mib {
+        connection.execute_batch("INSERT INTO t VALUES (randomblob(1048576))").unwrap();
+    }
+    connection.execute_batch("COMMIT").unwrap();
+    connection.close().unwrap();
+    let backup = scene.backup();
+    (scene, backup)
 }
 
 /// Adds one row to a [`small_database`], so that two backups of it differ.
@@ -90,6 +105,23 @@ pub(crate) fn sign_edited(backup: &Utf8Path, edit: impl FnOnce(&mut Value)) {
     fs::write(manifest_of(backup), format!("{covered},\n  \"manifest_blake3\": \"{checksum}\"\n}}\n")).unwrap();
 }
 
+/// Makes a backup sparse, so that it costs nothing, and far too large to be hashed before a signal arrives.
+pub(crate) fn make_huge(backup: &Utf8Path) {
+    let size_bytes: u64 = 1 << 36;
+    fs::OpenOptions::new().write(true).open(backup).unwrap().set_len(size_bytes).unwrap();
+    sign_edited(backup, |manifest| {
+        let chunk = 1_u64 << 26;
+        let zeros = "0".repeat(64);
+        manifest["file"]["size_bytes"] = size_bytes.into();
+        manifest["file"]["chunk_size_bytes"] = chunk.into();
+        manifest["file"]["chunks"] = vec![zeros; 1024].into();
+        manifest["database"]["page_count"] = (size_bytes / 512).into();
+        let chunks = vec![[0; 32]; 1024];
+        let merged = engram_restore::digest::merge_chunks(&chunks, size_bytes).unwrap();
+        manifest["file"]["blake3"] = merged.to_hex().as_str().into();
+    });
+}
+
 /// Changes every bit of one byte.
 pub(crate) fn flip(path: &Utf8Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
@@ -113,6 +145,20 @@ pub(crate) fn everything(dir: &Utf8Path) -> BTreeMap<Utf8PathBuf, Seen> {
         found.insert(path, (metadata.mode(), (metadata.mtime(), metadata.mtime_nsec()), content));
     }
     found
+}
+
+/// What was seen in a folder, but for the history that `verify` keeps in an archive.
+pub(crate) fn but_history<K: AsRef<str> + Ord, V>(mut seen: BTreeMap<K, V>) -> BTreeMap<K, V> {
+    seen.retain(|path, _| path.as_ref().split('/').all(|name| name != ".state"));
+    seen
+}
+
+/// What was seen in a folder, but for what is in a `-shm`: whoever reads a database in WAL mode leaves a mark there. Its
+/// name still counts.
+pub(crate) fn but_marks(seen: BTreeMap<String, Entry>) -> BTreeMap<String, Option<Entry>> {
+    seen.into_iter()
+        .map(|(name, entry)| if name.ends_with("-shm") { (name, None) } else { (name, Some(entry)) })
+        .collect()
 }
 
 /// The permission bits of a path.

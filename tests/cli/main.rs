@@ -11,8 +11,12 @@ mod support;
 
 mod backup;
 mod choose;
+mod config;
+mod diff;
 mod drill;
 mod fault;
+mod formats;
+mod history;
 mod kindness;
 mod leftovers;
 mod list_show;
@@ -25,3 +29,4 @@ mod status;
 mod undo;
 mod usage;
 mod verify;
+mod verify_subset;

@@ -113,7 +113,7 @@ fn newer_minor_version_with_new_fields_passes() {
 /// The checksum keeps accidents away, not a bad writer. Would catch a rule that nobody checks.
 #[test]
 fn signed_manifest_that_breaks_a_rule_is_found() {
-    let edits: [(&str, Edit); 15] = [
+    let edits: [(&str, Edit); 18] = [
         ("format", |m| m["format"] = json!("something-else")),
         ("no version", |m| m["version"] = json!({})),
         ("version 0", |m| m["version"]["major"] = json!(0)),
@@ -128,6 +128,9 @@ fn signed_manifest_that_breaks_a_rule_is_found() {
         ("page count", |m| m["database"]["page_count"] = json!(1)),
         ("page size", |m| m["database"]["page_size"] = json!(1000)),
         ("no check", |m| m["integrity_check"]["rows"] = json!([])),
+        ("no fingerprint", |m| m["fingerprint"] = Value::Null),
+        ("fingerprint", |m| m["fingerprint"]["whole"] = json!("0".repeat(64))),
+        ("old version, new key", |m| m["version"]["minor"] = json!(0)),
         ("mode", |m| m["source"]["mode"] = json!("0999")),
     ];
     let (scene, backup) = one_backup();

@@ -13,6 +13,7 @@ use engram_restore::sample::write_hot;
 use serde_json::Value;
 
 use crate::content::{Content, content, sidecars, snapshot, with_suffix};
+use crate::craft::{but_history, but_marks};
 use crate::processes::{Foreign, STARTING, start};
 use crate::restore::{assert_tidy, text};
 use crate::support::{Run, Scene, run};
@@ -97,9 +98,9 @@ impl Owned {
     /// Nobody but the owner, without the rights of root, may go on.
     #[track_caller]
     fn assert_refused(&self, arguments: &[&str], status: i32, kind: &str) -> Value {
-        let before = snapshot(&self.scene.dir);
+        let before = but_marks(snapshot(&self.scene.dir));
         let json = self.run(arguments).expect(status).json();
-        assert_eq!(snapshot(&self.scene.dir), before, "{json}");
+        assert_eq!(but_marks(snapshot(&self.scene.dir)), before, "{json}");
         assert_eq!(json["error"]["kind"], kind, "{json}");
         assert_eq!(json["error"]["target_changed"], false, "{json}");
         json["error"].clone()
@@ -128,7 +129,8 @@ fn own_database_is_backed_up_restored_and_undone() {
 fn unreadable_backup_is_inconclusive_no_damage() {
     let owned = Owned::new();
     set_mode(&owned.backup, 0o000);
-    let before = snapshot(&owned.scene.dir);
+    owned.run(&["verify"]).expect(6);
+    let before = but_history(snapshot(&owned.scene.dir));
     let json = owned.run(&["verify"]).expect(6).json();
     assert_eq!(json["backups"][0]["verdict"], "inconclusive", "{json}");
     assert_eq!(json["backups"][0]["findings"][0]["code"], "FILE_UNREADABLE", "{json}");
@@ -137,7 +139,38 @@ fn unreadable_backup_is_inconclusive_no_damage() {
         assert!(matches!(run.status, Some(5 | 6)), "{run:?}");
         assert_eq!(run.json()["error"]["target_changed"], false);
     }
-    assert_eq!(snapshot(&owned.scene.dir), before);
+    assert_eq!(but_history(snapshot(&owned.scene.dir)), before);
+}
+
+/// An archive of which one may only read.
+#[test]
+fn history_that_may_not_be_written_is_a_warning() {
+    let owned = Owned::new();
+    let archive = owned.backup.parent().unwrap();
+    set_mode(archive, 0o500);
+    let json = owned.run(&["verify"]).expect(0).json();
+    set_mode(archive, 0o700);
+    let warning = json["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("this is not in the history") && warning.contains("Permission denied"), "{json}");
+    assert!(!archive.join(".state").exists());
+}
+
+/// Would catch a history that root takes away from the owner of the archive.
+#[test]
+fn history_that_root_writes_is_the_archive_owners() {
+    if !is_root() {
+        return;
+    }
+    let owned = Owned::new();
+    owned.scene.run(&["--db", owned.db.as_str(), "verify"]).expect(0);
+    let state = owned.backup.with_file_name(".state");
+    for path in [state.clone(), state.join("verified.json"), state.join("verified.lock")] {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (NOBODY, NOBODY), "{path}");
+    }
+    for command in ["verify", "list"] {
+        assert!(owned.run(&[command]).expect(0).stderr.is_empty());
+    }
 }
 
 #[test]
@@ -213,6 +246,28 @@ fn unreadable_database_cannot_be_backed_up() {
     let json = owned.run(&["backup"]).expect(5).json();
     assert_eq!(json["error"]["kind"], "failed", "{json}");
     assert_eq!(snapshot(&owned.scene.dir), before);
+}
+
+/// Would catch a backup that cannot be compared where one may only read it, and damage where nothing can be read.
+#[test]
+fn diff_needs_no_right_to_write_and_says_what_it_may_not_read() {
+    let owned = Owned::new();
+    let archive = owned.dir.join("backups");
+    set_mode(&owned.backup, 0o400);
+    set_mode(&archive, 0o555);
+    owned.run(&["diff", "latest", "latest", "--exit-code"]).expect(0);
+    let lone = owned.dir.join("lone.db");
+    for suffix in ["", "-wal"] {
+        fs::copy(with_suffix(&owned.db, suffix), with_suffix(&lone, suffix)).unwrap();
+        give(&with_suffix(&lone, suffix));
+        set_mode(&with_suffix(&lone, suffix), 0o444);
+    }
+    let error = owned.assert_refused(&["diff", lone.as_str(), "latest"], 5, "failed");
+    assert!(text(&error, "hint").contains("-wal and no -shm"), "{error}");
+    set_mode(&owned.backup, 0o000);
+    let error = owned.assert_refused(&["diff", "latest", "latest"], 5, "failed");
+    assert!(text(&error, "message").contains("Permission denied"), "{error}");
+    set_mode(&archive, 0o755);
 }
 
 /// Whether somebody has it open, and what is in it, cannot be told: it is not replaced.

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::craft::{add_row, archive, flip, has_open, manifest_of, small_database, small_scene, until};
+use crate::craft::{add_row, archive, flip, has_open, make_huge, manifest_of, small_database, small_scene, until};
 use crate::support::{Run, Scene, bare_command, run};
 
 const COMMANDS: [&str; 7] = ["backup", "list", "show", "verify", "restore", "undo", "drill"];
@@ -325,7 +325,8 @@ fn closed_standard_error_changes_nothing() {
     let status = scene.command(&["show", "nosuch"]).stderr(broken_pipe()).status().unwrap();
     assert_eq!(status.code(), Some(4));
     let names = Scene::names(&archive(&scene));
-    assert!(names.iter().all(|name| name.starts_with("engram-")) && names.len() == 8, "{names:?}");
+    assert_eq!(names[0], ".state");
+    assert!(names[1..].iter().all(|name| name.starts_with("engram-")) && names.len() == 9, "{names:?}");
 }
 
 /// Would catch a result that never reached its file, reported as done.
@@ -371,7 +372,7 @@ fn names_that_are_not_utf8_in_the_archive_are_passed_over() {
     scene.backup();
     assert_eq!(scene.run(&["list", "--json"]).expect(0).json()["backups"].as_array().unwrap().len(), 1);
     scene.run(&["verify", "--all"]).expect(0);
-    assert_eq!(fs::read_dir(archive(&scene)).unwrap().count(), 5);
+    assert_eq!(fs::read_dir(archive(&scene)).unwrap().count(), 6);
 }
 
 /// The two lines after an error tell what state things are in and what to do.
@@ -420,20 +421,7 @@ fn signal_ends_a_backup_with_nothing_left_behind() {
 fn signal_ends_a_verify_without_a_verdict() {
     let scene = small_scene();
     let backup = scene.backup();
-    // Sparse, so it costs nothing, and far too large to be hashed before the signal arrives.
-    let size_bytes: u64 = 1 << 36;
-    fs::OpenOptions::new().write(true).open(&backup).unwrap().set_len(size_bytes).unwrap();
-    crate::craft::sign_edited(&backup, |manifest| {
-        let chunk = 1_u64 << 26;
-        let zeros = "0".repeat(64);
-        manifest["file"]["size_bytes"] = size_bytes.into();
-        manifest["file"]["chunk_size_bytes"] = chunk.into();
-        manifest["file"]["chunks"] = vec![zeros; 1024].into();
-        manifest["database"]["page_count"] = (size_bytes / 512).into();
-        let chunks = vec![[0; 32]; 1024];
-        let merged = engram_restore::digest::merge_chunks(&chunks, size_bytes).unwrap();
-        manifest["file"]["blake3"] = merged.to_hex().as_str().into();
-    });
+    make_huge(&backup);
     let mut command = scene.command(&["verify", "--json", backup.as_str()]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     until("the backup is being read", || has_open(child.id(), &backup));
@@ -456,6 +444,7 @@ fn every_command_answers_with_one_json_object() {
         &["list"],
         &["show", "latest"],
         &["verify"],
+        &["diff", "latest", "live"],
         &["restore", "latest", "--dry-run"],
         &["undo", "--dry-run"],
         &["recover"],
@@ -476,9 +465,12 @@ fn damage_that_was_found_stands_beside_the_commands_own_fields() {
     flip(&backup, 900);
     fs::write(&scene.db, "no database").unwrap();
     let mut missing = Vec::new();
-    for (arguments, field) in
-        [(&["verify", "latest-good"][..], "backups"), (&["backup"], "backup"), (&["backup"], "blake3")]
-    {
+    for (arguments, field) in [
+        (&["verify", "latest-good"][..], "backups"),
+        (&["backup"], "backup"),
+        (&["backup"], "blake3"),
+        (&["diff", "latest", "live"], "tables"),
+    ] {
         let json = run(scene.command(arguments).arg("--json")).expect(1).json();
         if json.get(field).is_none() {
             missing.push((arguments, field, json.to_string()));

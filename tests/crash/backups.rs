@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use camino::Utf8Path;
+use engram_restore::VerifyOptions;
 use engram_restore::storage::Storage;
 use engram_restore::{BackupOptions, Destination, Engine, Error, Quiet, Verdict, backup, verify};
 
@@ -244,7 +245,8 @@ fn fault(tree: &Tree, name: &str, manifest: &str) -> Option<String> {
         return fault.clone();
     }
     let folder = Folder::of(&two);
-    let verdict = verify(&folder.dir.join(name.rsplit('/').next().unwrap()), true, &mut Quiet).unwrap();
+    let verdict =
+        verify(&folder.dir.join(name.rsplit('/').next().unwrap()), &VerifyOptions::deep(), &mut Quiet).unwrap();
     let fault = (verdict.verdict != Verdict::Pass).then(|| format!("{:?}", verdict.findings));
     seen().insert(two.key(), fault.clone());
     fault

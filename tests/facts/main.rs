@@ -1,11 +1,12 @@
 //! What SQLite and the system really do, where this project relies on it: a new SQLite that does otherwise shows here
-//! first. Plain rusqlite throughout, nothing of the library.
+//! first. Plain rusqlite; of the library only the check, where a fact is the reason for it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 #[path = "../shared/processes.rs"]
 mod processes;
 
+mod checking;
 mod copying;
 mod locking;
 mod placing;

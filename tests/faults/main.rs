@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use content::{Content, content, sidecars, snapshot, tempdir, try_content, with_suffix};
+use engram_restore::VerifyOptions;
 use engram_restore::archive::list;
 use engram_restore::sample::{SampleJournal, SampleOptions, create, write_hot};
 use engram_restore::storage::{Fault, FaultAt, Recorder, Storage};
@@ -508,7 +509,7 @@ fn backup_once(template: &Template, engine: Engine, storage: &Storage) -> (bool,
         wrong.push(format!("{} backups after success", backups.len()));
     }
     for backup in &backups {
-        let verdict = verify(&backup.path, true, &mut Quiet).unwrap();
+        let verdict = verify(&backup.path, &VerifyOptions::deep(), &mut Quiet).unwrap();
         if verdict.verdict != Verdict::Pass {
             let codes: Vec<_> = verdict.findings.iter().map(|finding| finding.code).collect();
             wrong.push(format!("a manifest lies beside a bad backup: {codes:?}: {:?}", names_in(&archive)));
@@ -520,7 +521,7 @@ fn backup_once(template: &Template, engine: Engine, storage: &Storage) -> (bool,
     }
     match backup(&options, &Storage::new(), &mut Quiet) {
         Ok(report) => {
-            if verify(&report.backup, true, &mut Quiet).unwrap().verdict != Verdict::Pass {
+            if verify(&report.backup, &VerifyOptions::deep(), &mut Quiet).unwrap().verdict != Verdict::Pass {
                 wrong.push("the rerun's backup is bad".to_owned());
             }
             let left = names_in(&archive);

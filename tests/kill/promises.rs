@@ -6,6 +6,7 @@ use std::fs;
 use std::sync::{LazyLock, Mutex};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use engram_restore::VerifyOptions;
 use engram_restore::archive::list;
 use engram_restore::{Quiet, Verdict, verify};
 
@@ -227,7 +228,8 @@ impl Stage<'_> {
         }
         let backups = list(&self.home().join("backups")).map(|listing| listing.backups).unwrap_or_default();
         for backup in &backups {
-            let (verdict, copied) = (verify(&backup.path, true, &mut Quiet).unwrap(), found(&backup.path));
+            let (verdict, copied) =
+                (verify(&backup.path, &VerifyOptions::deep(), &mut Quiet).unwrap(), found(&backup.path));
             if verdict.verdict != Verdict::Pass || copied != self.template.old {
                 report.add(self, &format!("{when}: a manifest lies beside a bad backup: {copied:?}, {verdict:?}"));
             }

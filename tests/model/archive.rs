@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use engram_restore::VerifyOptions;
 use engram_restore::archive::{Scope, Selected, Selection, manifest_path, read_manifest, select};
 use engram_restore::{Error, Quiet, Verdict, first_good, header, verify};
 
@@ -113,7 +114,7 @@ impl Archive {
         if Found::of(tree, &name) != *live {
             return Err(format!("{name} is {:?}, and the database {live:?}", Found::of(tree, &name)));
         }
-        let verdict = verify(&path, true, &mut Quiet).map_err(|e| e.message())?;
+        let verdict = verify(&path, &VerifyOptions::deep(), &mut Quiet).map_err(|e| e.message())?;
         if verdict.verdict != Verdict::Pass {
             return Err(format!("{name} is no good backup: {:?}", verdict.findings));
         }
@@ -139,8 +140,8 @@ impl Archive {
     /// Every backup is good if and only if nobody has damaged it.
     pub(crate) fn verify(&self, dir: &Utf8Path) -> Result<(), String> {
         for number in 0..self.backups.len() {
-            let verdict =
-                verify(&self.path(dir, number), number.is_multiple_of(2), &mut Quiet).map_err(|e| e.message())?;
+            let options = if number.is_multiple_of(2) { VerifyOptions::deep() } else { VerifyOptions::default() };
+            let verdict = verify(&self.path(dir, number), &options, &mut Quiet).map_err(|e| e.message())?;
             if (verdict.verdict == Verdict::Pass) != self.is_good(number) {
                 return Err(format!("{verdict:?}, and is {}", if self.is_good(number) { "good" } else { "damaged" }));
             }

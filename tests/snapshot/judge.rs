@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use engram_restore::VerifyOptions;
 use engram_restore::storage::{Interceptor, Storage};
 use engram_restore::{BackupOptions, BackupReport, Destination, Engine, Error, Limits, Quiet, Verdict, backup, verify};
 use rusqlite::Connection;
@@ -68,7 +69,7 @@ pub(crate) fn judge(
     if !report.manifest.integrity_check.is_ok() {
         return Err(format!("integrity check: {:?}", report.manifest.integrity_check.rows));
     }
-    let answer = verify(file, true, &mut Quiet).unwrap();
+    let answer = verify(file, &VerifyOptions::deep(), &mut Quiet).unwrap();
     if answer.verdict != Verdict::Pass || !answer.findings.is_empty() {
         return Err(format!("verify: {:?}", answer.findings));
     }

@@ -15,6 +15,9 @@ mod model;
 #[allow(dead_code, reason = "each test crate uses a part of it")]
 #[path = "../shared/processes.rs"]
 mod processes;
+#[allow(dead_code, reason = "each test crate uses a part of it")]
+#[path = "../shared/random.rs"]
+mod random;
 mod script;
 mod states;
 mod torture;
@@ -25,6 +28,7 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use camino::Utf8PathBuf;
+use random::Random;
 
 /// A folder for one database, removed in the end.
 struct Scene {
@@ -46,28 +50,6 @@ impl Scene {
     fn of(folder: tempfile::TempDir) -> Self {
         let db = Utf8PathBuf::from_path_buf(folder.path().canonicalize().unwrap()).unwrap().join("live.db");
         Self { _folder: folder, db }
-    }
-}
-
-/// Chance that a seed fixes: splitmix64.
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[usize::try_from(self.below(all.len() as u64)).unwrap()]
     }
 }
 

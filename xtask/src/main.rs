@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod crash;
+mod differential;
 mod mutants;
 mod named_tests;
 mod sample;
@@ -27,6 +28,9 @@ enum Chore {
     /// The writer beside which `bench` measures.
     #[command(hide = true)]
     BenchWriter(bench::writer::Options),
+    /// What `bench` lets run as a process of its own.
+    #[command(hide = true)]
+    BenchCheck(bench::check::Options),
     /// Run every check that CI runs, stopping at the first that fails.
     Ci,
     /// Crash restores, undos, recoveries and backups in tens of thousands of ways.
@@ -40,6 +44,8 @@ enum Chore {
     SampleWriter(sample::WriterOptions),
     /// Take thousands of copies of databases that others use in every way meanwhile.
     Snapshot(snapshot::Options),
+    /// The deep check against SQLite's own, on tens of thousands of damaged databases
+    Differential(differential::Options),
     /// Check the house rules over the text of src/.
     Tidy,
 }
@@ -48,11 +54,13 @@ fn main() -> ExitCode {
     let done = match Chore::parse() {
         Chore::Bench(options) => root().and_then(|root| bench::run(&options, &root)),
         Chore::BenchWriter(options) => bench::writer::run(&options),
+        Chore::BenchCheck(options) => bench::check::run(&options),
         Chore::Ci => root().and_then(|root| ci::run(&root)),
         Chore::Crash(options) => root().and_then(|root| crash::run(&options, &root)),
         Chore::Mutants(options) => root().and_then(|root| mutants::run(&root, &options)),
         Chore::Sample(options) => sample::run(&options),
         Chore::SampleWriter(options) => sample::write_until_killed(&options),
+        Chore::Differential(options) => root().and_then(|root| differential::run(&options, &root)),
         Chore::Snapshot(options) => root().and_then(|root| snapshot::run(&options, &root)),
         Chore::Tidy => root().and_then(|root| tidy::run(&root)),
     };

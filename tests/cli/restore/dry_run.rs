@@ -2,18 +2,21 @@
 
 use std::fs;
 
-use super::{COMMIT, Hot, text};
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Value, json};
+
+use super::{COMMIT, Hot, LATE_ROWS, text};
 use crate::content::snapshot;
+use crate::craft::but_marks;
+use crate::processes::Foreign;
 use crate::support::{Run, Scene};
 
 /// Runs and insists that not even a lock file was made.
 #[track_caller]
 fn dry(scene: &Scene, arguments: &[&str]) -> Run {
-    let names = Scene::names(&scene.dir);
-    let before = snapshot(&scene.dir);
+    let before = but_marks(snapshot(&scene.dir));
     let run = scene.run(&[arguments, &["--dry-run"]].concat());
-    assert_eq!(Scene::names(&scene.dir), names, "{run:?}");
-    assert_eq!(snapshot(&scene.dir), before, "{run:?}");
+    assert_eq!(but_marks(snapshot(&scene.dir)), before, "{run:?}");
     run
 }
 
@@ -31,6 +34,62 @@ fn restore_prints_its_plan_and_creates_nothing() {
     }
     // The plan is what was asked for, so --quiet does not silence it.
     assert_eq!(dry(&hot.scene, &["restore", "latest", "--quiet"]).expect(0).stdout, run.stdout);
+}
+
+/// The rows that are only in the `-wal` are told, also without its `-shm`, and while somebody has the database open.
+#[test]
+fn plan_says_what_would_be_lost() {
+    let hot = Hot::new();
+    let expected =
+        json!({"name": "observations", "kind": "table", "only_in_live": LATE_ROWS, "changed": 0, "only_in_backup": 0});
+    // One that may write would fold the -wal in when it closes.
+    let connection = Connection::open_with_flags(&hot.scene.db, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let created: String =
+        connection.query_row("SELECT max(created_at) FROM observations", [], |row| row.get(0)).unwrap();
+    connection.close().unwrap();
+    let told = |json: &Value| {
+        let tables = json["would_lose"]["tables"].as_array().unwrap();
+        assert!(tables.contains(&expected), "{json}");
+        assert!(json["would_lose"]["rows"].as_u64().unwrap() >= LATE_ROWS, "{json}");
+        let newest = json["would_lose"]["newest"].as_array().unwrap();
+        let is_created = |time: &&Value| time["table"] == "observations" && time["column"] == "created_at";
+        assert_eq!(newest.iter().find(is_created).unwrap()["value"], created);
+        assert!(json["would_lose_unknown"].is_null(), "{json}");
+    };
+    told(&dry(&hot.scene, &["restore", "latest", "--json"]).expect(0).json());
+    let text = dry(&hot.scene, &["restore", "latest"]).expect(0).stdout;
+    assert!(
+        text.contains(&format!("  observations: {LATE_ROWS} only there, 0 changed, 0 only in the backup, newest ")),
+        "{text}"
+    );
+
+    let holder = Foreign::with(&hot.scene.db, "SELECT 1 FROM sessions");
+    told(&dry(&hot.scene, &["restore", "latest", "--json"]).expect(3).json());
+    let busy = dry(&hot.scene, &["restore", "latest"]).expect(3);
+    assert!(busy.stdout.starts_with("a restore would lose ") && busy.stderr.contains("it is open in pid"), "{busy:?}");
+    holder.close();
+}
+
+/// Would catch a plan that fails, or says that nothing would be lost, where the database cannot be read.
+#[test]
+fn what_would_be_lost_of_a_database_that_cannot_be_read_is_unknown() {
+    let hot = Hot::in_rollback_mode();
+    let rows = fs::read(&hot.scene.db).unwrap();
+    fs::write(&hot.scene.db, "no database ".repeat(999)).unwrap();
+    for (why, is_there) in [("not a database", true), ("there is no such file", false)] {
+        if !is_there {
+            fs::remove_file(&hot.scene.db).unwrap();
+        }
+        let json = dry(&hot.scene, &["restore", "latest", "--json"]).expect(0).json();
+        assert!(json["would_lose"].is_null(), "{json}");
+        assert!(text(&json, "would_lose_unknown").contains(why), "{json}");
+        let run = dry(&hot.scene, &["restore", "latest"]).expect(0);
+        assert!(run.stdout.starts_with("what a restore would lose is not known: "), "{run:?}");
+    }
+    fs::write(&hot.scene.db, rows).unwrap();
+    hot.scene.restore_latest();
+    let run = dry(&hot.scene, &["restore", "latest"]).expect(0);
+    assert!(run.stdout.starts_with("a restore would lose no rows\n"), "{run:?}");
 }
 
 #[test]

@@ -158,7 +158,9 @@ mod tests {
         let listing = list(&archive).unwrap();
         assert_eq!((listing.backups.len(), listing.unreadable.len(), listing.orphans.len()), (30, 0, 0));
         let oldest = &listing.backups[29];
-        let verdict = engram_restore::verify(&oldest.path, true, &mut engram_restore::Quiet).unwrap();
+        let verdict =
+            engram_restore::verify(&oldest.path, &engram_restore::VerifyOptions::deep(), &mut engram_restore::Quiet)
+                .unwrap();
         assert_eq!(verdict.verdict, engram_restore::Verdict::Pass, "{:?}", verdict.findings);
     }
 }

@@ -25,13 +25,26 @@ pub(super) const RUSTIC: &str = "rustic";
 pub(super) const LITESTREAM: &str = "litestream";
 
 /// Who takes part where time or room is short: who decides about a target, and what they are compared with.
-const FEW: &[&str] = &[OURS_AUTO, OURS, OURS_NOTHING_THERE, SQLITE_BACKUP, CP, CP_PLAIN, B3SUM, B3SUM_AND_CHECK];
+const FEW: &[&str] = &[
+    OURS_AUTO,
+    OURS,
+    OURS_NOTHING_THERE,
+    SQLITE_BACKUP,
+    CP,
+    CP_PLAIN,
+    B3SUM,
+    B3SUM_AND_CHECK,
+    super::check::STOCK,
+    super::check::INTEGRITY,
+    super::check::FINGERPRINT,
+];
 
 /// All that take part in a task, or a few of them.
 pub(super) fn of(task: Task, stage: &Stage, tools: &Tools, few: bool) -> Vec<Contender> {
     let mut all = match task {
         Task::Backup => backups(stage, tools),
         Task::Verify | Task::VerifyDeep => verifiers(task, stage, tools),
+        Task::Check => super::check::contenders(stage, tools),
         Task::Restore => restorers(stage, tools),
     };
     if few {
@@ -46,6 +59,7 @@ pub(super) fn reference(task: Task) -> &'static str {
         Task::Backup => SQLITE_BACKUP,
         Task::Verify => B3SUM,
         Task::VerifyDeep => B3SUM_AND_CHECK,
+        Task::Check => super::check::STOCK,
         Task::Restore => CP,
     }
 }
@@ -142,7 +156,7 @@ fn restorers(stage: &Stage, tools: &Tools) -> Vec<Contender> {
 }
 
 /// A backup of ours at a path of its own, and how it is made.
-fn our_file(stage: &Stage, tools: &Tools, name: &str) -> (Utf8PathBuf, Vec<Step>) {
+pub(super) fn our_file(stage: &Stage, tools: &Tools, name: &str) -> (Utf8PathBuf, Vec<Step>) {
     let backup = stage.out(name);
     let step = ours(tools, "backup", &stage.database, &["backup", "--path", backup.as_str()]);
     (backup, vec![step])

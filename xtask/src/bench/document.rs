@@ -58,6 +58,11 @@ stopped, and not tried again. WAL MiB is the largest size of the log. Medians ov
 At 10 commits a second there are too few for a p99: there it is the largest.
 ";
 
+const PARTS: &str = "What each part of `verify --deep` takes on one thread, on the largest database above; and a **model** of what that comes to on so many
+threads: each takes the longest part that is left, and none disturbs another. What is longest bounds the rest: a full-text index is checked
+by one call of SQLite's, which nobody can divide.
+";
+
 const ARCHIVE: &str = "Archives of so many valid backups. The small manifests are those of a database of a few KB, the large ones those of the largest database
 above, whose lists of chunks have up to 1,024 hashes.
 ";
@@ -75,9 +80,17 @@ pub(super) fn of(report: &Report) -> String {
     text += METHOD;
     text.push('\n');
     text += PROMISES;
-    for task in [Task::Backup, Task::Restore, Task::Verify, Task::VerifyDeep] {
+    for task in [Task::Backup, Task::Restore, Task::Verify, Task::VerifyDeep, Task::Check] {
         let contests = report.contests.iter().filter(|contest| contest.task == task).map(tables::contest);
         section(&mut text, task.title(), "", tables::sizes(report, task).into_iter().chain(contests));
+    }
+    if !report.parts.is_empty() {
+        section(
+            &mut text,
+            "The deep check on more processors",
+            PARTS,
+            [tables::parts(&report.parts), tables::model(&report.parts)],
+        );
     }
     if !report.busy.is_empty() {
         section(&mut text, "Beside a writer", BUSY, [tables::busy(&report.busy)]);

@@ -2,6 +2,7 @@
 
 mod archive;
 mod busy;
+pub(crate) mod check;
 mod contenders;
 mod contest;
 mod document;
@@ -70,6 +71,7 @@ enum Part {
     Startup,
     Backup,
     Verify,
+    Check,
     Restore,
     Busy,
     Archive,
@@ -107,6 +109,7 @@ impl Options {
             (Part::Restore, Task::Restore),
             (Part::Verify, Task::Verify),
             (Part::Verify, Task::VerifyDeep),
+            (Part::Check, Task::Check),
         ];
         tasks.into_iter().filter(|(part, _)| self.wants(*part)).map(|(_, task)| task).collect()
     }
@@ -231,6 +234,10 @@ impl Run<'_> {
         let rounds = if huge { self.options.rounds().min(2) } else { self.options.rounds() };
         let stage = self.stage(self.dir.join("contest"), size, false)?;
         self.hold_all(report, &stage, tasks, huge, rounds)?;
+        if tasks.contains(&Task::Check) && !huge {
+            // Of the largest database, which comes last.
+            report.parts = check::parts(&stage, self.tools)?;
+        }
         process::remove(&[stage.dir])
     }
 

@@ -20,6 +20,9 @@ pub(super) struct Report {
     pub(super) busy: Vec<BusyEntry>,
     pub(super) archive: Vec<ArchiveEntry>,
     pub(super) startup: Vec<StartupEntry>,
+    /// The parts of the deep check, one after the other.
+    #[serde(default)]
+    pub(super) parts: Vec<PartEntry>,
     /// What was not measured, and why.
     pub(super) skipped: Vec<(String, String)>,
 }
@@ -52,6 +55,7 @@ pub(super) enum Task {
     Backup,
     Verify,
     VerifyDeep,
+    Check,
     Restore,
 }
 
@@ -60,7 +64,8 @@ impl Task {
         match self {
             Self::Backup => "Backup",
             Self::Verify => "Verify",
-            Self::VerifyDeep => "Verify with the integrity check",
+            Self::VerifyDeep => "Verify with the deep check",
+            Self::Check => "The deep check, part by part",
             Self::Restore => "Restore",
         }
     }
@@ -162,6 +167,13 @@ pub(super) struct ArchiveEntry {
     pub(super) manifest_bytes: u64,
     pub(super) seconds: Vec<f64>,
     pub(super) peak_own_bytes: u64,
+}
+
+/// A part of the deep check.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct PartEntry {
+    pub(super) name: String,
+    pub(super) duration_ms: u64,
 }
 
 /// A command that does next to nothing.

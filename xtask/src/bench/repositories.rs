@@ -43,7 +43,7 @@ impl Repository<'_> {
                 let steps = vec![backup, self.step("check", &["check"])];
                 Contender::new(self.name, self.files(), steps).with_before(vec![init])
             }
-            Task::Verify | Task::VerifyDeep => {
+            Task::Verify | Task::VerifyDeep | Task::Check => {
                 let steps = vec![self.step("check", &["check", "--read-data"])];
                 Contender::new(self.name, Vec::new(), steps).with_setup(vec![init, backup])
             }
@@ -101,6 +101,6 @@ pub(super) fn litestream(task: Task, stage: &Stage, tools: &Tools) -> Option<Con
             let steps = vec![Step::new("restore", program, &arguments)];
             Some(Contender::new(LITESTREAM, vec![restored], steps).with_setup([take, vec![replicate]].concat()))
         }
-        Task::Verify | Task::VerifyDeep => None,
+        Task::Verify | Task::VerifyDeep | Task::Check => None,
     }
 }

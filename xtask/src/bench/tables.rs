@@ -1,10 +1,13 @@
 //! A report as tables, for a terminal and for the document.
 
+use std::num::NonZero;
+
 use comfy_table::presets::{ASCII_MARKDOWN, NOTHING};
 use serde_json::{Value, json};
 
+use super::check::makespan_ms;
 use super::contenders::reference;
-use super::report::{ArchiveEntry, BusyEntry, BusyRun, Contest, Entry, Report, StartupEntry, Task};
+use super::report::{ArchiveEntry, BusyEntry, BusyRun, Contest, Entry, PartEntry, Report, StartupEntry, Task};
 use super::stats::{largest, median, percentile, smallest};
 use super::targets;
 
@@ -177,13 +180,43 @@ pub(super) fn startup(entries: &[StartupEntry]) -> Table {
     }
 }
 
+pub(super) fn parts(parts: &[PartEntry]) -> Table {
+    let mut longest: Vec<_> = parts.iter().collect();
+    longest.sort_by_key(|part| std::cmp::Reverse(part.duration_ms));
+    let row = |part: &PartEntry| vec![part.name.clone(), part.duration_ms.to_string()];
+    // What is left takes no time that one could see.
+    Table {
+        title: "Parts".to_owned(),
+        header: vec!["part", "ms"],
+        rows: longest.into_iter().take(16).map(row).collect(),
+    }
+}
+
+/// What the parts would take on more processors.
+pub(super) fn model(parts: &[PartEntry]) -> Table {
+    let threads = [1, 2, 4, 8, 16].into_iter().filter_map(NonZero::new);
+    let row = |threads: NonZero<usize>| {
+        let of = |wanted: fn(&str) -> bool| {
+            let some: Vec<_> = parts.iter().filter(|part| wanted(&part.name)).cloned().collect();
+            makespan_ms(&some, threads).to_string()
+        };
+        vec![threads.to_string(), of(|_| true), of(|name| name.starts_with("fingerprint"))]
+    };
+    Table {
+        title: "Model".to_owned(),
+        header: vec!["threads", "all parts, ms", "fingerprint, ms"],
+        rows: threads.map(row).collect(),
+    }
+}
+
 /// Everything, for a terminal.
 pub(super) fn whole(report: &Report) -> String {
     let mut tables: Vec<_> = report.contests.iter().map(contest).collect();
-    tables.extend([Task::Backup, Task::Restore].into_iter().filter_map(|task| sizes(report, task)));
+    tables.extend([Task::Backup, Task::Restore, Task::Check].into_iter().filter_map(|task| sizes(report, task)));
     tables.push(busy(&report.busy));
     tables.push(archive(&report.archive));
     tables.push(startup(&report.startup));
+    tables.extend([parts(&report.parts), model(&report.parts)].into_iter().filter(|_| !report.parts.is_empty()));
     tables.retain(|table| !table.rows.is_empty());
     tables.push(targets(report));
     tables.iter().map(Table::for_terminal).collect()

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::busy::ALONE;
+use super::check;
 use super::contenders::{CP, CP_PLAIN, LITESTREAM, OURS, OURS_AUTO, RESTIC, SQLITE_BACKUP};
 use super::report::{BusyEntry, Contest, Report, Task};
 use super::stats::{largest, median};
@@ -119,6 +120,7 @@ pub(super) fn all(report: &Report) -> Vec<Target> {
     let backup = main_contest(report, Task::Backup, false);
     let restore = main_contest(report, Task::Restore, false);
     let shared = main_contest(report, Task::Restore, true);
+    let checked = main_contest(report, Task::Check, false);
     let size = |contest: Option<&Contest>| contest.map_or("1 GB", |contest| &contest.size).to_owned();
     let target = |id, text: String, limit, unit, measured| Target { id, text, limit, unit, measured };
     vec![
@@ -162,6 +164,37 @@ pub(super) fn all(report: &Report) -> Vec<Target> {
             0.4,
             Unit::Times,
             ratio(shared, OURS, CP_PLAIN),
+        ),
+        target(
+            "check",
+            format!(
+                "Integrity check with page accounting of {}, of the time of `PRAGMA integrity_check`",
+                size(checked)
+            ),
+            0.65,
+            Unit::Times,
+            ratio(checked, check::INTEGRITY, check::STOCK),
+        ),
+        target(
+            "deep",
+            "All of `verify --deep`, of the same".to_owned(),
+            1.2,
+            Unit::Times,
+            ratio(checked, OURS, check::STOCK),
+        ),
+        target(
+            "fingerprint",
+            "The content's fingerprint, of the same".to_owned(),
+            0.25,
+            Unit::Times,
+            ratio(checked, check::FINGERPRINT, check::STOCK),
+        ),
+        target(
+            "deep-memory",
+            "Resident memory of `verify --deep`".to_owned(),
+            128.0,
+            Unit::Mebibytes,
+            checked.and_then(resident),
         ),
         in_every_row(report, "restic", RESTIC),
         in_every_row(report, "litestream", LITESTREAM),
@@ -222,6 +255,12 @@ fn start(report: &Report) -> Option<f64> {
     let ours = report.startup.iter().filter(|entry| entry.command.starts_with("engram-restore"));
     let medians: Vec<_> = ours.filter_map(|entry| median(&entry.seconds)).collect();
     largest(&medians).map(|seconds| seconds * 1e3)
+}
+
+/// With the pages of mapped files.
+fn resident(contest: &Contest) -> Option<f64> {
+    let ours = contest.entries.iter().find(|entry| entry.contender == OURS && entry.failure.is_none())?;
+    Some(super::tables::mebibytes(ours.peak_resident_bytes))
 }
 
 fn memory(report: &Report) -> Option<f64> {

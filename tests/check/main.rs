@@ -1,0 +1,31 @@
+//! The deep check, against SQLite's own: `differential.rs` damages databases in hundreds of ways and compares the verdicts,
+//! `kinds.rs` has one damage of each kind, with what either of them says. `docs/testing.md` says how to replay a failure.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+mod damage;
+mod differential;
+mod kinds;
+mod map;
+#[path = "../shared/random.rs"]
+mod random;
+mod samples;
+mod verdicts;
+
+use camino::Utf8PathBuf;
+use random::Random;
+
+/// A folder for databases, in memory where there is such a folder.
+struct Scene {
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap() }
+    }
+
+    fn path(&self, name: &str) -> Utf8PathBuf {
+        Utf8PathBuf::from_path_buf(self.folder.path().join(name)).unwrap()
+    }
+}
