@@ -13,8 +13,9 @@ use crate::storage::parent_of;
 /// What SQLite appends to a database's own path, never in place of its extension.
 pub(crate) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// How what a restore puts behind a database's name begins.
-const OUR_SUFFIXES: [&str; 3] = [".restore-", ".pre-restore", ".orphan-"];
+/// How what a restore, a guard or a daemon puts behind a database's name begins.
+const OUR_SUFFIXES: [&str; 7] =
+    [".restore-", ".pre-restore", ".orphan-", ".in-place.", ".guard-lock", ".guard.json", ".live-lock"];
 
 /// The path of a database's sidecar.
 #[must_use]

@@ -44,7 +44,7 @@ pub struct Holder {
 
 impl Holder {
     /// The process `pid`; `None` if there is none any more.
-    fn of_pid(pid: u32) -> Option<Self> {
+    pub(crate) fn of_pid(pid: u32) -> Option<Self> {
         match program_of(pid) {
             Ok(program) => Some(Self { pid, program }),
             Err(error) if is_gone(&error) && !is_alive(pid) => None,
@@ -283,6 +283,25 @@ pub(crate) fn printable(text: &str, max_chars: usize) -> String {
 /// Whether reading `/proc/PID` failed because the process ended.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// When the process `pid` began, in ticks since the system did; `None` if there is none, or /proc does not show it.
+pub(crate) fn began_ticks(pid: u32) -> Option<u64> {
+    stat_of(pid).ok().map(|stat| stat.starttime)
+}
+
+/// Whether the process `pid` that began then is still there. Not being able to tell counts as being there.
+pub(crate) fn is_running(pid: u32, began: Option<u64>) -> bool {
+    match stat_of(pid) {
+        // A zombie does nothing any more.
+        Ok(stat) => stat.state != 'Z' && began.is_none_or(|began| began == stat.starttime),
+        Err(_) => is_alive(pid),
+    }
+}
+
+fn stat_of(pid: u32) -> procfs::ProcResult<procfs::process::Stat> {
+    let pid = i32::try_from(pid).map_err(|_no_pid| procfs::ProcError::NotFound(None))?;
+    procfs::process::Process::new(pid)?.stat()
 }
 
 fn is_alive(pid: u32) -> bool {

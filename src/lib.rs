@@ -21,8 +21,11 @@
 //! | checking one | [`verify()`], [`VerifyOptions`], [`verify_subset()`], [`SubsetOptions`], [`check()`], [`CheckOptions`], [`CheckReport`], [`BackupVerdict`], [`Verdict`], [`Finding`], [`Code`], [`Severity`] |
 //! | comparing | [`diff()`], [`DiffOptions`], [`DiffSide`], [`DiffReport`], [`TableDiff`], [`SchemaDiff`], [`Status`], [`TableKind`], [`Newest`], [`Time`]; [`would_lose()`], [`WouldLose`], [`LostRows`], [`LostTime`] |
 //! | putting one in place | [`restore()`], [`plan_restore()`], [`RestoreOptions`], [`RestorePlan`], [`RestoreReport`] |
+//! | putting one into a database that is open | [`restore_in_place()`], [`plan_restore_in_place()`], [`undo_in_place()`], [`plan_undo_in_place()`], [`InPlaceReport`], [`InPlacePlan`] |
 //! | taking that back | [`undo()`], [`plan_undo()`], [`UndoOptions`] |
 //! | after a crash | [`recover()`], [`plan_recover()`], [`restore_state()`], [`RecoverOptions`], [`RecoverOutcome`], [`RestoreState`], [`InterruptedRestore`] |
+//! | a command between a backup and a check | [`guard()`], [`GuardOptions`], [`Guard`], [`OnFailure`], [`GuardReport`], [`RestoreMode`], [`guard_state()`], [`GuardState`], [`PutBack`] |
+//! | in a daemon, through its own connection | [`before_cycle()`], [`after_cycle()`], [`CycleOptions`], [`Cycle`], [`CycleReport`], [`PutBackReport`], [`backup_connection()`], [`ConnectionBackupOptions`], [`LiveGuard`] |
 //! | the health at one look | [`status()`], [`StatusOptions`], [`StatusReport`] |
 //! | rehearsing | [`drill_sample()`], [`DrillOptions`], [`WriterCommand`], [`DrillReport`] |
 //! | progress, stopping | [`Observer`], [`Event`], [`Step`], [`Quiet`], [`Cancel`] |
@@ -71,6 +74,7 @@
 pub mod archive;
 mod backup;
 mod check;
+mod cycle;
 pub mod database;
 mod diff;
 pub mod digest;
@@ -78,8 +82,10 @@ mod drill;
 mod error;
 mod findings;
 mod fingerprint;
+mod guard;
 pub mod header;
 pub mod holders;
+mod live;
 mod lock;
 pub mod manifest;
 mod medium;
@@ -92,21 +98,28 @@ pub mod sqlite;
 mod status;
 pub mod storage;
 mod verify;
-pub use backup::{BackupOptions, BackupPlan, BackupReport, Destination, Engine, Limits, backup, plan_backup};
+pub use backup::{
+    BackupOptions, BackupPlan, BackupReport, ConnectionBackupOptions, Destination, Engine, Limits, backup,
+    backup_connection, plan_backup,
+};
 pub use check::{CheckOptions, CheckReport, Depth, ForeignKeys, Integrity, Part, check};
+pub use cycle::{Cycle, CycleOptions, CycleReport, PutBackReport, after_cycle, before_cycle};
 pub use diff::{DiffOptions, DiffReport, DiffSide, Newest, SchemaDiff, Status, TableDiff, diff};
 pub use drill::{DrillOptions, DrillReport, ScenarioReport, StepReport, WriterCommand, drill_sample};
 pub use error::{Error, ErrorKind, Result, TargetState};
 pub use findings::{Code, DamagedRange, Finding, Severity, Verdict};
 pub use fingerprint::{Content, TableContent};
+pub use guard::{Guard, GuardOptions, GuardReport, OnFailure, RestoreMode, guard};
+pub use live::LiveGuard;
 pub use observe::{Cancel, Event, Observer, Quiet, Step};
 pub use recover::{
-    InterruptedRestore, RecoverOptions, RecoverOutcome, RecoverReport, RestoreState, plan_recover, recover,
-    restore_state,
+    GuardState, InterruptedRestore, PutBack, RecoverOptions, RecoverOutcome, RecoverReport, RestoreState, guard_state,
+    plan_recover, recover, restore_state,
 };
 pub use restore::{
-    LostRows, LostTime, NewContent, OldDatabase, RestoreOptions, RestorePlan, RestoreReport, UndoOptions, WouldLose,
-    plan_restore, plan_undo, restore, undo, would_lose,
+    InPlacePlan, InPlaceReport, LostRows, LostTime, NewContent, OldDatabase, RestoreOptions, RestorePlan,
+    RestoreReport, UndoOptions, WouldLose, plan_restore, plan_restore_in_place, plan_undo, plan_undo_in_place, restore,
+    restore_in_place, undo, undo_in_place, would_lose,
 };
 pub use sqlite::{TableKind, Time};
 pub use status::{LastVerified, StatusOptions, StatusReport, status};

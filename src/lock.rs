@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::holders::{FileIdentity, command_line, printable};
+use crate::holders::{FileIdentity, Holder, command_line, is_running, printable};
 use crate::observe::Cancel;
 
 /// How long to wait between two tries.
@@ -96,20 +96,108 @@ impl Lock {
 
     fn write_owner(&self, now: jiff::Timestamp) -> io::Result<()> {
         let arguments: Vec<_> = std::env::args_os().collect();
-        let text = format!(
-            "pid: {}\nhost: {}\ncommand: {}\nsince: {now:.0}\n",
-            std::process::id(),
-            printable(&rustix::system::uname().nodename().to_string_lossy(), FIELD_CHARS),
-            command_line(arguments.iter().map(|argument| argument.to_string_lossy())),
-        );
-        self.file.set_len(0)?;
-        self.file.write_all_at(text.as_bytes(), 0)
+        let command = command_line(arguments.iter().map(|argument| argument.to_string_lossy()));
+        write_owner(&self.file, &command, now)
     }
+}
+
+fn write_owner(file: &File, command: &str, now: jiff::Timestamp) -> io::Result<()> {
+    let text = format!("pid: {}\nhost: {}\ncommand: {command}\nsince: {now:.0}\n", std::process::id(), host());
+    file.set_len(0)?;
+    file.write_all_at(text.as_bytes(), 0)
+}
+
+fn host() -> String {
+    printable(&rustix::system::uname().nodename().to_string_lossy(), FIELD_CHARS)
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
         // Closing would do, but not before a child that is just being started lets its copy of the descriptor go.
+        if let Err(error) = fs2::FileExt::unlock(&self.file) {
+            tracing::warn!(path = %self.path, %error, "cannot unlock");
+        }
+    }
+}
+
+/// A lock that several may share, on one of our lock files, released when it is dropped.
+#[derive(Debug)]
+pub(crate) struct SharedLock {
+    file: File,
+    path: Utf8PathBuf,
+}
+
+/// One of those who hold a shared lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LiveHolder {
+    Named(Holder),
+    /// On another machine, in another pid namespace, or one whose text another one has overwritten.
+    Unnamed,
+}
+
+impl SharedLock {
+    /// Takes the lock at `path`, creating the file as [`Lock::exclusive`] does, and writes into it who we are.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`] if somebody keeps it for themselves, which none of ours does for longer than a moment.
+    pub(crate) fn take(
+        path: &Utf8Path,
+        owner_like: Option<&Metadata>,
+        program: &str,
+        now: jiff::Timestamp,
+    ) -> Result<Self> {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let started = Instant::now();
+        loop {
+            let file = open_or_create(path, owner_like)?;
+            let locked = match fs2::FileExt::try_lock_shared(&file) {
+                Ok(()) => true,
+                Err(error) if is_contended(&error) => false,
+                Err(error) => return Err(Error::io("lock", path, error)),
+            };
+            if locked && is_named(path, &file)? {
+                if let Err(error) = write_owner(&file, &printable(program, FIELD_CHARS), now) {
+                    // The text is for people only; the lock holds without it.
+                    tracing::warn!(%path, %error, "cannot write into the lock file who holds it");
+                }
+                return Ok(Self { file, path: path.to_owned() });
+            }
+            if started.elapsed() >= PATIENCE {
+                return Err(busy(path, &file));
+            }
+            thread::sleep(STEP);
+        }
+    }
+
+    /// One of those who hold the lock at `path`; `None` if nobody does. Creates and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the file is there but cannot be opened or locked.
+    pub(crate) fn holder_of(path: &Utf8Path) -> Result<Option<LiveHolder>> {
+        let file = match options().open(path) {
+            Ok(file) => file,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(Error::io("open the lock file", path, error)),
+        };
+        if try_lock_file(&file).map_err(|error| Error::io("lock", path, error))? {
+            return fs2::FileExt::unlock(&file).map(|()| None).map_err(|error| Error::io("unlock", path, error));
+        }
+        let named = read_fields(&file).filter(|owner| owner.host == host()).and_then(|owner| {
+            let pid = owner.pid.parse().ok()?;
+            // Its text stays when it ends, while others may hold the lock.
+            is_running(pid, None).then_some(Holder { pid, program: owner.command })
+        });
+        Ok(Some(named.map_or(LiveHolder::Unnamed, LiveHolder::Named)))
+    }
+}
+
+impl Drop for SharedLock {
+    fn drop(&mut self) {
+        // As for an exclusive one.
         if let Err(error) = fs2::FileExt::unlock(&self.file) {
             tracing::warn!(path = %self.path, %error, "cannot unlock");
         }
@@ -221,8 +309,21 @@ fn busy(path: &Utf8Path, file: &File) -> Error {
 /// Longest value that is shown of a lock file, whose text anybody may have written.
 const FIELD_CHARS: usize = 80;
 
-/// What the holder wrote about itself, on one line; `None` if that cannot be read.
+/// What a holder wrote about itself.
+struct Owner {
+    pid: String,
+    host: String,
+    command: String,
+    since: String,
+}
+
+/// The same on one line; `None` if that cannot be read.
 fn read_owner(file: &File) -> Option<String> {
+    let Owner { pid, host, command, since } = read_fields(file)?;
+    Some(format!("pid {pid} on {host}: {command}, since {since}"))
+}
+
+fn read_fields(file: &File) -> Option<Owner> {
     let mut bytes = [0; 2048];
     let length = file.read_at(&mut bytes, 0).ok()?;
     let text = String::from_utf8_lossy(bytes.get(..length)?);
@@ -231,8 +332,7 @@ fn read_owner(file: &File) -> Option<String> {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
             .map(|value| printable(value, FIELD_CHARS))
     };
-    let (pid, host, command) = (field("pid")?, field("host")?, field("command")?);
-    Some(format!("pid {pid} on {host}: {command}, since {}", field("since")?))
+    Some(Owner { pid: field("pid")?, host: field("host")?, command: field("command")?, since: field("since")? })
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use crate::archive::{Backup, History, Listing, Proofs, Scope, Verification, list
 use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Verdict;
-use crate::holders::{Look, look};
-use crate::recover::{RestoreState, restore_state};
+use crate::holders::Look;
+use crate::live::look;
+use crate::recover::{GuardState, RestoreState, guard_state, restore_state};
 
 /// What to look at.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ pub struct StatusReport {
     pub history_unread: Option<String>,
     /// Whether a restore is under way or was interrupted; `None` if that could not be looked at.
     pub restore: Option<RestoreState>,
+    /// Whether a command is guarded there, or was left without its guard; `None` if that could not be looked at.
+    pub guard: Option<GuardState>,
     /// Who has the database open. That not everybody may have been seen is no reason for a verdict.
     pub holders: Look,
     /// The reasons for the verdict: what is wrong, and what could not be looked at.
@@ -128,6 +131,15 @@ pub fn status(options: &StatusOptions) -> Result<StatusReport> {
     });
     let interrupted = restore.as_ref().and_then(|restore| restore.interrupted(&db));
     problems.wrong.extend(interrupted.map(|interrupted| interrupted.message));
+    let guard = problems.looked(match guard_state(&db) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Some(GuardState::Idle)),
+        found => found.map(Some),
+    });
+    match &guard {
+        Some(GuardState::Unguarded(text) | GuardState::Interrupted(text)) => problems.wrong.push(text.clone()),
+        Some(GuardState::Unexplained(text)) => problems.unknown.push(text.clone()),
+        Some(GuardState::Idle | GuardState::Running(_)) | None => {}
+    }
     let backups = look_at_backups(options, &mut problems);
     let holders = look(&db).unwrap_or_else(|e| {
         let unseen = Some(e.message());
@@ -148,6 +160,7 @@ pub fn status(options: &StatusOptions) -> Result<StatusReport> {
         never_passed: backups.never_passed,
         history_unread: backups.history_unread,
         restore,
+        guard,
         holders,
         problems: wrong,
     })
@@ -197,17 +210,18 @@ fn judge_history(listing: &Listing, history: &History, options: &StatusOptions, 
     for backup in listing.in_scope(&options.scope) {
         let proofs = history.proofs(&backup.path, &backup.manifest.file.blake3);
         known.never_passed += usize::from(proofs.is_none_or(|proofs| proofs.passed.is_never()));
-        let Some(Proofs { last: look, .. }) = proofs.copied() else { continue };
-        if look.verdict == Verdict::Fail {
-            failed.push((&backup.path, look.at));
-        }
+        let Some(Proofs { last: look, standing_failure, .. }) = proofs.copied() else { continue };
+        failed.extend(standing_failure.map(|failure| (&backup.path, failure)));
         if known.last_verified.as_ref().is_none_or(|last| last.look.at < look.at) {
             known.last_verified = Some(LastVerified { backup: backup.path.clone(), look });
         }
     }
-    if let [(path, at), others @ ..] = &failed[..] {
-        let more = if others.is_empty() { String::new() } else { format!(", and so did {} more", others.len()) };
-        problems.wrong.push(format!("{path} failed when it was last verified, at {at:.0}{more}"));
+    if let [(path, failure), others @ ..] = &failed[..] {
+        let (depth, at) = (failure.depth.name(), failure.at);
+        let more = if others.is_empty() { String::new() } else { format!("; the same of {} more", others.len()) };
+        problems.wrong.push(format!(
+            "{path} failed when it was verified ({depth}) at {at:.0}, and no look as close has passed since{more}"
+        ));
     }
     known
 }

@@ -20,8 +20,8 @@ const FORMAT: &str = "engram-restore-verified";
 /// The version that this library reads and writes.
 const VERSION: u32 = 1;
 
-/// How closely a backup was looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How closely a backup was looked at, the closest last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Closeness {
     /// Some of its chunks were hashed.
@@ -81,9 +81,29 @@ pub struct Round {
     pub covered: ChunkSet,
     /// When the last one had covered everything.
     pub completed_at: Option<Timestamp>,
+    /// Whether a look failed after the present one had covered something: it does not count as a hash of the whole.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub has_failed: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Round {
+    /// Adds what a subset found sound. Whether a round ended with that in which no look failed.
+    fn advance(&mut self, look: &Verification, sound: &ChunkSet, total: u64) -> bool {
+        self.covered.extend(sound);
+        self.has_failed |= look.verdict == Verdict::Fail && self.covered != ChunkSet::default();
+        if !self.covered.is_complete(total) {
+            return false;
+        }
+        let has_failed = self.has_failed;
+        *self = Self { completed_at: Some(look.at), ..Self::default() };
+        !has_failed
+    }
+
     fn is_none(&self) -> bool {
         *self == Self::default()
     }
@@ -95,11 +115,55 @@ pub struct Proofs {
     blake3: Hex32,
     /// The last look.
     pub last: Verification,
+    /// The failure that no look as close has disproved since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing_failure: Option<Verification>,
     /// The last looks that it passed.
     pub passed: Passed,
     /// How far subsets have come.
     #[serde(default, skip_serializing_if = "Round::is_none")]
     pub round: Round,
+}
+
+impl Proofs {
+    /// What a look proves of the whole, and what stands or falls with that.
+    fn note(&mut self, look: &Verification, sound: Option<&(ChunkSet, u64)>) {
+        self.last = *look;
+        let has_ended = sound.is_some_and(|(sound, total)| self.round.advance(look, sound, *total));
+        let looked_at_whole = match look.depth {
+            Closeness::Subset => has_ended.then_some(Closeness::Hash),
+            Closeness::Hash | Closeness::Deep => Some(look.depth),
+        };
+        match look.verdict {
+            Verdict::Pass => self.pass(look, looked_at_whole),
+            Verdict::Fail => {
+                if looked_at_whole.is_some() {
+                    // Any chunk that was sound before may be the damaged one.
+                    self.round.covered = ChunkSet::default();
+                    self.round.has_failed = false;
+                }
+                if self.standing_failure.is_none_or(|failure| failure.depth <= look.depth) {
+                    self.standing_failure = Some(*look);
+                }
+            }
+            Verdict::Inconclusive => {}
+        }
+    }
+
+    fn pass(&mut self, look: &Verification, whole: Option<Closeness>) {
+        let at = Some(look.at);
+        match look.depth {
+            Closeness::Subset => self.passed.subset = at,
+            Closeness::Hash => {}
+            Closeness::Deep => self.passed.deep = at,
+        }
+        if let Some(depth) = whole {
+            self.passed.hash = at;
+            self.round.has_failed = false;
+            // A subset that happens to pass, or a hash of content that was bad all along, disproves nothing.
+            self.standing_failure = self.standing_failure.filter(|failure| failure.depth > depth);
+        }
+    }
 }
 
 /// A look that is to be remembered.
@@ -151,29 +215,11 @@ impl History {
         let mut proofs = known.unwrap_or_else(|| Proofs {
             blake3: *blake3,
             last: *look,
+            standing_failure: None,
             passed: Passed::default(),
             round: Round::default(),
         });
-        proofs.last = *look;
-        let mut is_whole = look.depth != Closeness::Subset;
-        if let Some((sound, total)) = sound {
-            proofs.round.covered.extend(sound);
-            if proofs.round.covered.is_complete(*total) {
-                proofs.round = Round { completed_at: Some(look.at), covered: ChunkSet::default() };
-                is_whole = true;
-            }
-        }
-        if look.verdict == Verdict::Pass {
-            let at = Some(look.at);
-            match look.depth {
-                Closeness::Subset => proofs.passed.subset = at,
-                Closeness::Hash => {}
-                Closeness::Deep => proofs.passed.deep = at,
-            }
-            if is_whole {
-                proofs.passed.hash = at;
-            }
-        }
+        proofs.note(look, sound.as_ref());
         self.backups.insert(name.to_owned(), proofs);
     }
 }
@@ -252,7 +298,7 @@ mod tests {
         assert_eq!((half.round.covered, half.round.completed_at, half.passed.hash), (chunks(&[0, 1, 2]), None, None));
         let whole = after(&[part(1, &[0, 1]), part(2, &[1, 2]), part(3, &[3])]);
         let third = Some(Timestamp::from_second(3).unwrap());
-        assert_eq!(whole.round, Round { covered: ChunkSet::default(), completed_at: third });
+        assert_eq!(whole.round, Round { completed_at: third, ..Round::default() });
         assert_eq!(whole.passed, Passed { subset: third, hash: third, deep: None });
     }
 
@@ -268,6 +314,75 @@ mod tests {
         let replaced =
             after(&[look(1, 1, Closeness::Hash, PASS, None), look(2, 2, Closeness::Hash, Verdict::Fail, None)]);
         assert!(replaced.passed.is_never());
+    }
+
+    /// The failure that still stands after these looks, one a second: its second and depth.
+    fn standing(looks: &[(Closeness, Verdict, Option<&[u64]>)]) -> Option<(i64, Closeness)> {
+        let looks: Vec<_> =
+            (1_i64..).zip(looks).map(|(at, (depth, verdict, sound))| look(1, at, *depth, *verdict, *sound)).collect();
+        after(&looks).standing_failure.map(|failure| (failure.at.as_second(), failure.depth))
+    }
+
+    const FAIL: Verdict = Verdict::Fail;
+
+    /// Would catch damage that is forgotten because a look that could not have seen it passed.
+    #[test]
+    fn failure_stands_until_a_look_as_close_passes() {
+        use Closeness::{Deep, Hash, Subset};
+        let part: Option<&[u64]> = Some(&[0]);
+        let none: Option<&[u64]> = Some(&[]);
+        assert_eq!(standing(&[(Hash, PASS, None)]), None);
+        assert_eq!(standing(&[(Hash, FAIL, None), (Subset, PASS, part)]), Some((1, Hash)));
+        assert_eq!(standing(&[(Subset, FAIL, none), (Subset, PASS, part)]), Some((1, Subset)));
+        assert_eq!(standing(&[(Deep, FAIL, None), (Hash, PASS, None), (Subset, PASS, part)]), Some((1, Deep)));
+        for inconclusive in [Subset, Hash, Deep] {
+            let looked_at = (inconclusive, Verdict::Inconclusive, (inconclusive == Subset).then_some(&[][..]));
+            assert_eq!(standing(&[(Hash, FAIL, None), looked_at]), Some((1, Hash)));
+        }
+        for closer in [Hash, Deep] {
+            assert_eq!(standing(&[(Subset, FAIL, none), (Hash, FAIL, None), (closer, PASS, None)]), None);
+        }
+        assert_eq!(standing(&[(Deep, FAIL, None), (Deep, PASS, None)]), None);
+        // The closest one stands, and of equals the last.
+        assert_eq!(standing(&[(Deep, FAIL, None), (Hash, FAIL, None)]), Some((1, Deep)));
+        assert_eq!(standing(&[(Hash, FAIL, None), (Deep, FAIL, None), (Hash, PASS, None)]), Some((2, Deep)));
+        assert_eq!(standing(&[(Hash, FAIL, None), (Hash, FAIL, None)]), Some((2, Hash)));
+    }
+
+    /// Would catch chunks that were sound before the damage and count as read after it.
+    #[test]
+    fn only_a_round_begun_after_a_failure_disproves_it() {
+        use Closeness::{Deep, Hash, Subset};
+        let early = (Subset, PASS, Some(&[0, 1][..]));
+        let late = (Subset, PASS, Some(&[2, 3][..]));
+        assert_eq!(standing(&[early, (Hash, FAIL, None), late]), Some((2, Hash)));
+        assert_eq!(standing(&[early, (Hash, FAIL, None), late, early]), None);
+        assert_eq!(standing(&[early, (Deep, FAIL, None), late, early]), Some((2, Deep)));
+        let damaged = (Subset, FAIL, Some(&[2][..]));
+        assert_eq!(standing(&[early, damaged, late]), Some((2, Subset)));
+        assert_eq!(standing(&[early, damaged, late, early, late]), None);
+        // A failure that no chunk was covered before is older than the round.
+        assert_eq!(standing(&[(Subset, FAIL, Some(&[])), early, late]), None);
+        // A whole look proves what the round has covered too.
+        assert_eq!(standing(&[early, damaged, (Hash, PASS, None), (Subset, FAIL, Some(&[])), late]), Some((4, Subset)));
+        let at = |at, (depth, verdict, sound)| look(1, at, depth, verdict, sound);
+        let proofs = after(&[at(1, early), at(2, damaged), at(3, late)]);
+        assert_eq!((proofs.passed.hash, proofs.round.completed_at), (None, Some(Timestamp::from_second(3).unwrap())));
+        let proofs = after(&[at(1, early), at(2, damaged), at(3, (Hash, PASS, None)), at(4, late)]);
+        assert_eq!(proofs.passed.hash, Some(Timestamp::from_second(4).unwrap()));
+        assert_eq!(after(&[at(1, early), at(2, (Hash, FAIL, None))]).round, Round::default());
+    }
+
+    /// Would catch a failure that is lost on the disk.
+    #[test]
+    fn standing_failure_is_written_and_read_again() {
+        let mut history = History::default();
+        history.note(&look(1, 1, Closeness::Subset, PASS, Some(&[0])));
+        history.note(&look(1, 2, Closeness::Subset, FAIL, Some(&[])));
+        history.note(&look(1, 3, Closeness::Deep, FAIL, None));
+        history.note(&look(1, 4, Closeness::Hash, PASS, None));
+        let path = Utf8Path::new("/x");
+        assert_eq!(parse(&encode(history.clone(), path).unwrap(), path).unwrap(), history);
     }
 
     proptest! {

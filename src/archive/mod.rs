@@ -24,6 +24,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{MANIFEST_SUFFIX, MAX_MANIFEST_BYTES, Manifest, ManifestError, parse};
 use crate::storage;
 
+/// The label of a backup that a restore in place took of the content before. `latest` passes such a backup over: who repeats
+/// a restore of the latest backup does not mean the one that the first try has taken.
+pub const PRE_RESTORE_LABEL: &str = "before-in-place-restore";
+
 /// The manifest's path of a backup file.
 #[must_use]
 pub fn manifest_path(backup: &Utf8Path) -> Utf8PathBuf {

@@ -114,8 +114,12 @@ impl Listing {
 
     fn candidates(&self, scope: &Scope) -> Vec<((Timestamp, u32), Utf8PathBuf)> {
         let name = |path: &Utf8PathBuf| path.file_name().unwrap_or_default().to_owned();
-        let readable = self
-            .in_scope(scope)
+        let mut readable = self.in_scope(scope);
+        let is_pre_restore = |backup: &Backup| backup.manifest.label.as_deref() == Some(super::PRE_RESTORE_LABEL);
+        if !readable.iter().all(|backup| is_pre_restore(backup)) {
+            readable.retain(|backup| !is_pre_restore(backup));
+        }
+        let readable = readable
             .into_iter()
             .map(|backup| (super::sort_key(backup.manifest.created_at, &name(&backup.path)), backup.path.clone()));
         let unreadable = self.unreadable_in_scope(scope).into_iter().map(|unreadable| {

@@ -140,7 +140,7 @@ pub(super) fn copy(
 }
 
 impl Copy {
-    fn unhashed(copied: Copied) -> Self {
+    pub(super) fn unhashed(copied: Copied) -> Self {
         Self { copied, draft: Draft::default() }
     }
 }

@@ -9,6 +9,7 @@
 //! The live database is never written, other than by SQLite rolling a hot journal back, which any reader must; a restore
 //! that was interrupted there is brought to its end first.
 
+mod connection;
 mod destination;
 mod engine;
 mod finish;
@@ -30,10 +31,11 @@ use crate::observe::Observer;
 use crate::recover::{self, Beside};
 use crate::sqlite::wal_bytes;
 use crate::storage::{NamedFile, Ownership, Storage, publish, publish_synced};
+pub use connection::{ConnectionBackupOptions, backup_connection};
 pub use destination::Destination;
 use destination::{find_destination, free_names, taken_error};
 pub use engine::Engine;
-use engine::choose;
+use engine::{Choice, Copy, choose};
 use finish::{Finished, finish};
 pub use pace::Limits;
 use pace::Pace;
@@ -102,37 +104,64 @@ pub fn backup(options: &BackupOptions, storage: &Storage, observer: &mut dyn Obs
     find_destination(options, &database)?;
     // Before anything is made: an engine that is refused leaves nothing.
     let choice = choose(options, &database)?;
-    if let Destination::Archive(folder) = &options.destination {
-        storage.create_dir_all(folder)?;
-    }
-    // Again, since what was missing has a real path by now.
-    let folder = find_destination(options, &database)?;
-    let swept = partial::sweep(&folder, storage)?;
-
-    let pace = Pace::begin(options.limits, &database, observer.cancel())?;
-    let partial = Partial::create(&folder, storage)?;
-    let made = (|| {
-        let copy = engine::copy(choice.engine, options, &database, &partial.file, &pace, storage, observer)?;
-        let wal_bytes_after = wal_bytes(&database)?.unwrap_or(0);
-        let writers_waited = copy.copied.writers_waited;
-        let file = finish(&partial.file, copy, storage, observer)?;
-        observer.cancel().check("back up", &database)?;
-        let manifest = describe(options, choice.engine, &database, ownership, file);
-        let (backup, manifest) = publish_all(options, &folder, &database, &partial.file, manifest, storage)?;
-        Ok((backup, manifest, writers_waited, wal_bytes_after))
-    })();
-    let (backup, manifest, writers_waited, wal_bytes_after) = made.map_err(|e: Error| partial.discard(e, storage))?;
-    Ok(BackupReport {
-        manifest_path: manifest_path(&backup),
-        backup,
-        manifest,
-        duration: start.elapsed(),
-        engine_reason: choice.reason,
-        wal_bytes_before: pace.wal_bytes_before(),
-        wal_bytes_after,
-        writers_waited,
-        swept,
+    let job = Job { options, database: &database, ownership, start };
+    let engine = choice.engine;
+    job.run(choice, storage, observer, |into, pace, observer| {
+        engine::copy(engine, options, &database, into, pace, storage, observer)
     })
+}
+
+/// What all backups have in common.
+struct Job<'a> {
+    options: &'a BackupOptions,
+    /// Its real path.
+    database: &'a Utf8Path,
+    ownership: Ownership,
+    start: Instant,
+}
+
+impl Job<'_> {
+    fn run(
+        &self,
+        choice: Choice,
+        storage: &Storage,
+        observer: &mut dyn Observer,
+        copy: impl FnOnce(&NamedFile, &Pace, &mut dyn Observer) -> Result<Copy>,
+    ) -> Result<BackupReport> {
+        let Self { options, database, .. } = *self;
+        if let Destination::Archive(folder) = &options.destination {
+            storage.create_dir_all(folder)?;
+        }
+        // Again, since what was missing has a real path by now.
+        let folder = find_destination(options, database)?;
+        let swept = partial::sweep(&folder, storage)?;
+
+        let pace = Pace::begin(options.limits, database, observer.cancel())?;
+        let partial = Partial::create(&folder, storage)?;
+        let made = (|| {
+            let copy = copy(&partial.file, &pace, observer)?;
+            let wal_bytes_after = wal_bytes(database)?.unwrap_or(0);
+            let writers_waited = copy.copied.writers_waited;
+            let file = finish(&partial.file, copy, storage, observer)?;
+            observer.cancel().check("back up", database)?;
+            let manifest = describe(options, choice.engine, database, self.ownership, file);
+            let (backup, manifest) = publish_all(options, &folder, database, &partial.file, manifest, storage)?;
+            Ok((backup, manifest, writers_waited, wal_bytes_after))
+        })();
+        let (backup, manifest, writers_waited, wal_bytes_after) =
+            made.map_err(|e: Error| partial.discard(e, storage))?;
+        Ok(BackupReport {
+            manifest_path: manifest_path(&backup),
+            backup,
+            manifest,
+            duration: self.start.elapsed(),
+            engine_reason: choice.reason,
+            wal_bytes_before: pace.wal_bytes_before(),
+            wal_bytes_after,
+            writers_waited,
+            swept,
+        })
+    }
 }
 
 /// What a backup would do.

@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Undo(UndoArgs),
     /// One look at the health: database, newest backup, interrupted restore, who has it open
     Status(StatusArgs),
+    /// Back up, run a command, and put the database back if the command breaks it
+    Guard(GuardArgs),
     /// Rehearse disaster recovery on a scratch copy
     Drill(DrillArgs),
     /// The process that writes beside a drill's backup
@@ -222,9 +224,26 @@ pub(crate) struct RestoreArgs {
     /// For latest and latest-good: also those of other databases
     #[arg(long)]
     pub(crate) any_source: bool,
-    /// How long to wait for another run, and for the database to be let go
-    #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds)]
-    pub(crate) wait: std::time::Duration,
+    #[command(flatten)]
+    pub(crate) way: WayArgs,
+}
+
+/// How something is put in the database's place.
+#[derive(Args, Debug)]
+pub(crate) struct WayArgs {
+    /// Through SQLite into the file that programs have open, as one transaction, in the place of a new file
+    #[arg(long)]
+    pub(crate) in_place: bool,
+    /// How long to wait for another run, and for the database to be let go [default: 0; with --in-place: 5]
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    wait: Option<std::time::Duration>,
+}
+
+impl WayArgs {
+    /// Beside open connections there is always somebody who writes for a moment.
+    pub(crate) fn wait(&self) -> std::time::Duration {
+        self.wait.unwrap_or(std::time::Duration::from_secs(if self.in_place { 5 } else { 0 }))
+    }
 }
 
 #[derive(Args, Debug)]
@@ -244,9 +263,8 @@ pub(crate) struct UndoArgs {
     /// Print what would be done, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// How long to wait for another run, and for the database to be let go
-    #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds)]
-    pub(crate) wait: std::time::Duration,
+    #[command(flatten)]
+    pub(crate) way: WayArgs,
 }
 
 #[derive(Args, Debug)]
@@ -258,6 +276,31 @@ pub(crate) struct StatusArgs {
     /// Also count backups of other databases
     #[arg(long)]
     pub(crate) any_source: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore guard --on-failure restore -- ./migrate.sh\n\n\
+    Ends with the command's own status; with 1 if that was 0 and the database is damaged, with 6 if it was 0 and the\n\
+    database could not be checked; with 125 if the command was not run, 126 if it cannot be run, 127 if there is none.")]
+pub(crate) struct GuardArgs {
+    /// A word for a backup that is taken, kept in its manifest [default: guard]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+    /// If the command fails or the database is damaged: keep it, and say how to put it back, or restore it
+    #[arg(long, value_name = "WHAT", default_value = "keep")]
+    pub(crate) on_failure: OnFailureArg,
+    /// How long to wait for locks of others on the database, and for another guard
+    #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds)]
+    pub(crate) wait: std::time::Duration,
+    /// The command with its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnFailureArg {
+    Keep,
+    Restore,
 }
 
 #[derive(Args, Debug)]

@@ -11,6 +11,7 @@ use engram_restore::{
 
 use super::args::Global;
 use super::config::Config;
+use super::output::note;
 
 /// The global options, resolved as far as a command asks for them, the configuration, and the storage.
 pub(crate) struct Context {
@@ -34,6 +35,18 @@ impl Context {
     /// How much to say.
     pub(crate) fn is_verbose(&self) -> bool {
         self.global.verbose > 0
+    }
+
+    /// Whether standard output is for the one JSON object.
+    pub(crate) fn is_json(&self) -> bool {
+        self.global.json
+    }
+
+    /// A line on standard error, for who wants to know.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.global.quiet {
+            note(text);
+        }
     }
 
     /// What a command changes files with: the only one there is.

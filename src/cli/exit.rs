@@ -14,6 +14,12 @@ pub(crate) enum Exit {
     Inconclusive,
     Internal,
     Interrupted(Signal),
+    /// What a guarded command ended with, other than 0.
+    Command(u8),
+    /// The guard could not do its own part, so the command was not run.
+    NotGuarded,
+    NotExecutable,
+    NoSuchCommand,
 }
 
 /// What interrupted it.
@@ -37,7 +43,16 @@ impl Exit {
             Self::Internal => 70,
             Self::Interrupted(Signal::Interrupt) => 130,
             Self::Interrupted(Signal::Terminate) => 143,
+            Self::Command(status) => status,
+            Self::NotGuarded => 125,
+            Self::NotExecutable => 126,
+            Self::NoSuchCommand => 127,
         }
+    }
+
+    /// For an error that came before a guarded command was run.
+    pub(crate) fn of_own_part(kind: ErrorKind, signal: Option<Signal>) -> Self {
+        if kind == ErrorKind::Interrupted { Self::of_error(kind, signal) } else { Self::NotGuarded }
     }
 
     /// For an error; `signal` is what arrived, if anything did.
@@ -88,6 +103,9 @@ mod tests {
             Exit::Internal,
             Exit::Interrupted(Signal::Interrupt),
             Exit::Interrupted(Signal::Terminate),
+            Exit::NotGuarded,
+            Exit::NotExecutable,
+            Exit::NoSuchCommand,
         ];
         for exit in kinds {
             let row = format!("\n| {} | ", exit.status());

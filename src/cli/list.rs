@@ -76,6 +76,7 @@ pub(crate) fn entry(backup: &Backup, proofs: Option<&Proofs>) -> Value {
         "engine": manifest.engine,
         "source": manifest.source.path,
         "last_verified": proofs.map(|proofs| proofs.last),
+        "standing_failure": proofs.and_then(|proofs| proofs.standing_failure),
         "last_passed": proofs.map_or_else(Passed::default, |proofs| proofs.passed),
     })
 }
@@ -83,6 +84,15 @@ pub(crate) fn entry(backup: &Backup, proofs: Option<&Proofs>) -> Value {
 /// A look at a backup, for people.
 pub(crate) fn look_text(look: &Verification) -> String {
     format!("{} {} {:.0}", look.verdict, look.depth.name(), look.at)
+}
+
+/// The last look, and before it the failure that it does not disprove.
+fn proofs_text(proofs: &Proofs) -> String {
+    let last = look_text(&proofs.last);
+    match &proofs.standing_failure {
+        Some(failure) if *failure != proofs.last => format!("{}, then {last}", look_text(failure)),
+        Some(_) | None => last,
+    }
 }
 
 fn text(backups: &[&Backup], listing: &Listing, history: &History) -> String {
@@ -99,7 +109,7 @@ fn text(backups: &[&Backup], listing: &Listing, history: &History) -> String {
             bytes(manifest.file.size_bytes),
             printable(&integrity_text(&manifest.integrity_check)),
             printable(manifest.label.as_deref().unwrap_or_default()),
-            proofs(backup, history).map_or_else(|| never.to_owned(), |proofs| look_text(&proofs.last)),
+            proofs(backup, history).map_or_else(|| never.to_owned(), proofs_text),
         ]
     };
     let rows = backups.iter().map(row);

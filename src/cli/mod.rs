@@ -8,6 +8,7 @@ mod diff;
 mod drill;
 mod exit;
 mod fault;
+mod guard;
 mod list;
 mod output;
 mod progress;
@@ -64,7 +65,7 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
         let exit = Exit::of_error(error.kind(), signals.and_then(Signals::received));
         Outcome::refused(exit, Value::Null, error)
     };
-    let signals = match Signals::install() {
+    let mut signals = match Signals::install() {
         Ok(signals) => signals,
         Err(e) => return failed(Error::io("catch signals for", "this command", e), None),
     };
@@ -86,10 +87,12 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
         | Command::Recover(_)
         | Command::Undo(_)
         | Command::Status(_)
+        | Command::Guard(_)
         | Command::Fault(_) => configuration(&cli.global),
     };
     let context = match config {
         Ok(config) => Context::new(cli.global, config, storage),
+        Err(error) if matches!(cli.command, Command::Guard(_)) => return guard::not_begun(error, &signals),
         Err(error) => return failed(error, Some(&signals)),
     };
     let done = match &cli.command {
@@ -102,6 +105,7 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
         Command::Recover(args) => recover::run(args, &context, &mut progress),
         Command::Undo(args) => undo::run(args, &context, &mut progress),
         Command::Status(args) => status::run(args, &context, &mut progress),
+        Command::Guard(args) => Ok(guard::run(args, &context, &mut progress, &mut signals)),
         Command::Drill(args) => drill::run(args, &context, &mut progress),
         Command::SampleWriter(args) => drill::write_sample(args),
         Command::Fault(_) => Err(Error::new(ErrorKind::Internal, "run", "a fault without its command")),

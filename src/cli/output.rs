@@ -126,6 +126,12 @@ pub(crate) fn warn(text: &str) {
     say("warning", AnsiColor::Yellow, &printable(text));
 }
 
+/// A line on standard error, of a command whose standard output is not its own.
+pub(crate) fn note(text: &str) {
+    // Nobody is left to tell if standard error is gone.
+    writeln!(anstream::stderr(), "{}", printable(text)).unwrap_or_default();
+}
+
 fn say(what: &str, color: AnsiColor, text: &str) {
     let style = Style::new().bold().fg_color(Some(color.into()));
     // Nobody is left to tell if standard error is gone.

@@ -63,6 +63,11 @@ impl Progress {
         &self.warnings
     }
 
+    /// The operation is over: somebody else writes to the terminal now.
+    pub(crate) fn end(&mut self) {
+        self.clear();
+    }
+
     fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.inner.finish_and_clear();

@@ -2,8 +2,8 @@
 
 use camino::Utf8Path;
 use engram_restore::{
-    ErrorKind, OldDatabase, RestoreOptions, RestorePlan, RestoreReport, Result, Status, TableKind, WouldLose,
-    plan_restore, restore, would_lose,
+    ErrorKind, InPlacePlan, InPlaceReport, OldDatabase, RestoreOptions, RestorePlan, RestoreReport, Result, Status,
+    TableKind, WouldLose, plan_restore, plan_restore_in_place, restore, restore_in_place, would_lose,
 };
 use serde_json::{Value, json};
 
@@ -18,29 +18,37 @@ pub(crate) fn run(args: &RestoreArgs, context: &Context, progress: &mut Progress
     let database = context.database()?;
     let backup = match context.backup(&args.backup, args.any_source, progress) {
         Ok(backup) => backup,
-        Err(e) => return Outcome::found(e, nothing_done(&database, None)),
+        Err(e) => return Outcome::found(e, nothing_done(&database, None, args.way.in_place)),
     };
     let options = RestoreOptions {
         database,
         backup: backup.clone(),
         deep: args.deep,
-        wait: args.wait,
+        wait: args.way.wait(),
         now: jiff::Timestamp::now(),
     };
     let done = if args.dry_run {
-        dry_run(&options, progress)
+        dry_run(&options, args.way.in_place, context, progress)
+    } else if args.way.in_place {
+        restore_in_place(&options, &context.archive()?, context.storage(), progress)
+            .map(|report| finished_in_place(&report, "restored"))
     } else {
         restore(&options, context.storage(), progress).map(|report| finished(&report, "restored"))
     };
-    done.or_else(|e| Outcome::found(e, nothing_done(&options.database, Some(&backup))))
+    done.or_else(|e| Outcome::found(e, nothing_done(&options.database, Some(&backup), args.way.in_place)))
 }
 
 /// The plan, and what would be lost. That is told, too, while the database is in use.
-fn dry_run(options: &RestoreOptions, progress: &mut Progress) -> Result<Outcome> {
-    let planned = match plan_restore(options, progress) {
-        Ok(plan) => planned(&plan),
+fn dry_run(options: &RestoreOptions, in_place: bool, context: &Context, progress: &mut Progress) -> Result<Outcome> {
+    let plan = if in_place {
+        plan_restore_in_place(options, &context.archive()?, progress).map(|plan| planned_in_place(&plan))
+    } else {
+        plan_restore(options, progress).map(|plan| planned(&plan))
+    };
+    let planned = match plan {
+        Ok(planned) => planned,
         Err(e) if e.kind() == ErrorKind::Busy => {
-            Outcome::refused(Exit::Busy, nothing_done(&options.database, Some(&options.backup)), e)
+            Outcome::refused(Exit::Busy, nothing_done(&options.database, Some(&options.backup), in_place), e)
         }
         Err(e) => return Err(e),
     };
@@ -87,11 +95,72 @@ fn loss_lines(lost: Option<&WouldLose>, why_not: Option<&str>) -> Vec<String> {
 }
 
 /// The fields of a restore or undo that found damage instead.
-pub(crate) fn nothing_done(db: &Utf8Path, backup: Option<&Utf8Path>) -> Value {
+pub(crate) fn nothing_done(db: &Utf8Path, backup: Option<&Utf8Path>, in_place: bool) -> Value {
+    if in_place {
+        return json!({
+            "db": db, "backup": backup, "pre_restore": null, "size_bytes": null, "blake3": null, "duration_ms": null,
+            "mode": "in-place", "wal_bytes_before": null, "wal_bytes_after": null, "wal_is_folded": null,
+            "proven": null, "unproven_because": null,
+        });
+    }
     json!({
         "db": db, "backup": backup, "pre_restore": null, "earlier_pre_restore": null, "orphans": [],
         "size_bytes": null, "blake3": null, "duration_ms": null, "mode": "swap",
     })
+}
+
+/// What a restore or undo in place did.
+pub(crate) fn finished_in_place(report: &InPlaceReport, verb: &str) -> Outcome {
+    let fields = json!({
+        "db": report.db,
+        "backup": report.backup,
+        "pre_restore": report.pre_restore,
+        "size_bytes": report.size_bytes,
+        "blake3": report.blake3,
+        "duration_ms": millis(report.duration),
+        "mode": "in-place",
+        "wal_bytes_before": report.wal_bytes_before,
+        "wal_bytes_after": report.wal_bytes_after,
+        "wal_is_folded": report.wal_is_folded,
+        "proven": report.unproven.is_none(),
+        "unproven_because": report.unproven,
+    });
+    let mut lines = vec![
+        format!("{verb} {} in place", report.db),
+        format!("  from {} ({} in {} ms)", report.backup, bytes(report.size_bytes), millis(report.duration)),
+        format!("  the content before is in {}; engram-restore undo puts it back", report.pre_restore),
+    ];
+    if report.wal_bytes_after > report.wal_bytes_before {
+        let (before, after) = (bytes(report.wal_bytes_before), bytes(report.wal_bytes_after));
+        lines.push(format!("  the WAL grew from {before} to {after}, which SQLite uses again"));
+    }
+    if !report.wal_is_folded {
+        lines.push("  some of it is not in the main file yet, because readers keep it from there".to_owned());
+    }
+    if report.unproven.is_none() {
+        lines.push("  proven through a new connection: schema and rows are those of the backup".to_owned());
+    }
+    Outcome::new(Exit::Done, fields, joined(&lines))
+}
+
+/// What a restore or undo in place would do.
+pub(crate) fn planned_in_place(plan: &InPlacePlan) -> Outcome {
+    let mut fields = nothing_done(&plan.db, Some(&plan.new.path), true);
+    fields["pre_restore"] = plan.pre_restore.as_str().into();
+    fields["size_bytes"] = plan.new.size_bytes.into();
+    fields["blake3"] = json!(plan.new.blake3);
+    fields["dry_run"] = true.into();
+    fields["plan"] = json!(plan);
+    let mut lines = vec![
+        format!("would put the content of {} ({})", plan.new.path, bytes(plan.new.size_bytes)),
+        format!("  into {} ({}, {} journal mode)", plan.db, bytes(plan.old_bytes), plan.journal_mode.name()),
+        format!("  would back up the present content to {}", plan.pre_restore),
+        format!("  would write up to {} beside it or into it", bytes(plan.written_bytes)),
+    ];
+    lines.extend(plan.holders.iter().map(|holder| format!("  open in {holder}, which would see the new content")));
+    lines.extend(plan.holders_unseen.iter().map(|why| format!("  not everybody was seen: {why}")));
+    lines.push("nothing was changed".to_owned());
+    Outcome::new(Exit::Done, fields, joined(&lines)).essential()
 }
 
 /// What a restore or undo did.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use engram_restore::{Event, Observer as _, RestoreState, Result, StatusOptions, StatusReport, status};
+use engram_restore::{Event, GuardState, Observer as _, RestoreState, Result, StatusOptions, StatusReport, status};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -53,10 +53,23 @@ fn fields(report: &StatusReport, options: &StatusOptions) -> Value {
         "never_passed": report.never_passed,
         "interrupted_restore": report.restore.as_ref().and_then(|restore| restore.interrupted(&report.db)),
         "running": if let Some(RestoreState::Running(holder)) = &report.restore { Some(holder) } else { None },
+        "guard": report.guard.as_ref().and_then(guard_json),
         "holders": report.holders.holders,
         "holders_unseen": holders_unseen(report),
         "problems": report.problems,
     })
+}
+
+/// A guarded command that runs, or what one has left.
+fn guard_json(state: &GuardState) -> Option<Value> {
+    let (state, message) = match state {
+        GuardState::Idle => return None,
+        GuardState::Running(holder) => ("running", holder),
+        GuardState::Unguarded(text) => ("unguarded", text),
+        GuardState::Interrupted(text) => ("interrupted", text),
+        GuardState::Unexplained(text) => ("unexplained", text),
+    };
+    Some(json!({ "state": state, "message": message }))
 }
 
 /// Why not everybody who has it open may be among the holders.
@@ -85,6 +98,9 @@ fn text(report: &StatusReport, options: &StatusOptions) -> String {
         ("last verified", verified_text(report)),
         ("restore", report.restore.as_ref().map_or_else(|| "could not be looked at".to_owned(), restore_text)),
     ];
+    if let Some(GuardState::Running(holder)) = &report.guard {
+        rows.push(("guard", format!("a command is guarded: {holder}")));
+    }
     let holders = report.holders.holders.iter().map(ToString::to_string).chain(holders_unseen(report).map(Into::into));
     let holders: Vec<_> = holders.collect();
     rows.push(("open in", if holders.is_empty() { "no program".to_owned() } else { holders.join(", ") }));
@@ -116,7 +132,9 @@ fn restore_text(state: &RestoreState) -> String {
     match state {
         RestoreState::Idle => "none under way, none interrupted".to_owned(),
         RestoreState::Running(holder) => format!("under way: {holder}"),
-        RestoreState::Interrupted(_) | RestoreState::Unexplained(_) => "interrupted".to_owned(),
+        RestoreState::Interrupted(_) | RestoreState::InPlace(_) | RestoreState::Unexplained(_) => {
+            "interrupted".to_owned()
+        }
     }
 }
 

@@ -45,6 +45,36 @@ impl Beside {
         self.named(".restore-intent.new")
     }
 
+    /// The record of a guarded command.
+    pub(crate) fn guard(&self) -> Utf8PathBuf {
+        self.named(".guard.json")
+    }
+
+    /// That record while it is written.
+    pub(crate) fn guard_new(&self) -> Utf8PathBuf {
+        self.named(".guard.json.new")
+    }
+
+    /// The lock file of the guard; it is never deleted.
+    pub(crate) fn guard_lock(&self) -> Utf8PathBuf {
+        self.named(".guard-lock")
+    }
+
+    /// The record of a restore in place that is under way.
+    pub(crate) fn in_place(&self) -> Utf8PathBuf {
+        self.named(".restore-in-place")
+    }
+
+    /// That record while it is written.
+    pub(crate) fn in_place_new(&self) -> Utf8PathBuf {
+        self.named(".restore-in-place.new")
+    }
+
+    /// The record of the last restore in place that was done.
+    pub(crate) fn in_place_done(&self) -> Utf8PathBuf {
+        self.named(".in-place.json")
+    }
+
     /// A copy of the old database while it is made, where the file system has no hard links.
     pub(crate) fn copy(&self) -> Utf8PathBuf {
         self.named(".restore-copy")

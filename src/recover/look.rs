@@ -86,7 +86,7 @@ pub(super) fn scraps(beside: &Beside) -> Result<Vec<Utf8PathBuf>> {
     // Sidecars first: a hot journal of a dead run would be replayed onto the next staged file.
     let staged = SIDECARS.iter().chain([&""]).map(|suffix| sidecar(&beside.staged(), suffix));
     let mut there = Vec::new();
-    for path in staged.chain([beside.intent_new(), beside.copy()]) {
+    for path in staged.chain([beside.intent_new(), beside.copy(), beside.in_place_new()]) {
         if is_there(&path)? {
             there.push(path);
         }
@@ -126,7 +126,7 @@ fn journal_mode(path: &Utf8Path) -> Result<Option<JournalMode>> {
     Ok(Some(if has_journal { JournalMode::Rollback } else { header.journal_mode }))
 }
 
-fn open(path: &Utf8Path) -> Result<Option<File>> {
+pub(super) fn open(path: &Utf8Path) -> Result<Option<File>> {
     match open_regular(path) {
         Ok(file) => Ok(Some(file)),
         Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::InvalidFilename => Ok(None),

@@ -11,6 +11,8 @@
 
 mod beside;
 mod carry_out;
+pub(crate) mod guarded;
+mod in_place;
 mod intent;
 mod kept;
 mod look;
@@ -29,10 +31,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Lock;
 use crate::observe::{Event, Observer};
 use crate::storage::{Ownership, Storage, parent_of};
+use in_place::Begun;
 use look::{scraps, sidecars_aside};
 use table::{Case, decide};
 
 pub(crate) use beside::{Beside, KEPT_SIDECARS, rename_to_free};
+pub use guarded::{GuardState, PutBack, guard_state};
+pub(crate) use in_place::{
+    ContentFile, InPlaceRecord, begin, complete, content_now, end_in_place, last_in_place, settle_in_place,
+};
 pub(crate) use intent::{MainRecord, NewRecord, OldRecord, Record, State};
 pub(crate) use kept::{Kept, admit_rotation, clear_strays, finish, sidecars_with_content};
 pub(crate) use look::read_note;
@@ -87,6 +94,11 @@ pub fn plan_recover(database: &Utf8Path) -> Result<RecoverReport> {
         RestoreState::Interrupted(outcome) => return Ok(report(outcome, Vec::new())),
         RestoreState::Running(holder) => Error::new(ErrorKind::Busy, "recover", &beside.database)
             .because(format!("another run holds {}: {holder}", beside.lock())),
+        RestoreState::InPlace(pre_restore) => Error::new(ErrorKind::Inconclusive, "recover", &beside.database)
+            .because(
+                "a restore in place was interrupted, and only SQLite's own recovery, which writes, tells how it ended",
+            )
+            .hint(format!("run it without --dry-run; the content before it is in the backup {pre_restore}")),
         RestoreState::Unexplained(why) => unexplained(&beside, &why).within("recover", &beside.database),
     };
     Err(planned)
@@ -102,6 +114,9 @@ pub enum RestoreState {
     Running(String),
     /// One was interrupted; a recovery would end like this.
     Interrupted(RecoverOutcome),
+    /// One in place was interrupted: SQLite's own recovery leaves old or new, and a recovery tells which. The backup of the
+    /// content before it.
+    InPlace(Utf8PathBuf),
     /// One was interrupted, and what lies there explains itself to nobody; why.
     Unexplained(String),
 }
@@ -109,7 +124,7 @@ pub enum RestoreState {
 /// A restore that was interrupted, as those report it who only look.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InterruptedRestore {
-    /// `finished` or `undone`, as a recovery would end; `unexplained` if there can be none.
+    /// `finished` or `undone`, as a recovery would end; `in-place` if only it will tell; `unexplained` if there can be none.
     pub outcome: &'static str,
     /// A sentence with what to do.
     pub message: String,
@@ -119,7 +134,15 @@ impl RestoreState {
     /// The interrupted one, if there is one of `database`.
     #[must_use]
     pub fn interrupted(&self, database: &Utf8Path) -> Option<InterruptedRestore> {
+        let in_place;
         let (outcome, message) = match self {
+            Self::InPlace(pre_restore) => {
+                in_place = format!(
+                    "run engram-restore recover, which tells whether it has the old or the new content; the old is in the \
+                     backup {pre_restore}"
+                );
+                ("in-place", in_place.as_str())
+            }
             Self::Idle | Self::Running(_) | Self::Interrupted(RecoverOutcome::Nothing) => return None,
             Self::Interrupted(RecoverOutcome::Finished) => {
                 ("finished", "run engram-restore recover, which finishes it")
@@ -144,14 +167,19 @@ pub fn recover(options: &RecoverOptions, storage: &Storage, observer: &mut dyn O
     let beside = Beside::new(&database::resolve(&options.database)?);
     let recovered = (|| {
         admit(&beside.database)?;
+        guarded::explain(&beside, options.now, storage, observer);
         // Before a lock file is made for nothing.
-        if scraps(&beside)?.is_empty() && find(&beside)? == Case::Nothing {
+        if scraps(&beside)?.is_empty() && !is_interrupted(&beside)? {
             return Ok(Settled::default());
         }
         let _lock = lock(&beside, options.wait, options.now, observer)?;
-        settle(&beside, options.now, storage, observer)
+        let mut settled = settle(&beside, options.now, storage, observer)?;
+        if settled.outcome == RecoverOutcome::Nothing {
+            settled.outcome = settle_in_place(&beside, storage, observer)?;
+        }
+        Ok(settled)
     })();
-    let Settled { outcome, kept, swept } = recovered.map_err(|e| e.within("recover", &beside.database))?;
+    let Settled { outcome, kept, swept } = recovered.map_err(|e: Error| e.within("recover", &beside.database))?;
     Ok(RecoverReport { db: beside.database, outcome, kept, swept })
 }
 
@@ -177,8 +205,9 @@ pub fn restore_state(database: &Utf8Path) -> Result<RestoreState> {
 
 fn state(beside: &Beside) -> Result<RestoreState> {
     let mut holder = Lock::holder_of(&beside.lock())?;
-    let case = if holder.is_none() { find(beside)? } else { Case::Nothing };
-    if case != Case::Nothing {
+    let (case, begun) =
+        if holder.is_none() { (find(beside)?, in_place::begun(beside)?) } else { (Case::Nothing, Begun::No) };
+    if case != Case::Nothing || !matches!(begun, Begun::No) {
         // One that began between the two looks is no interrupted one.
         holder = Lock::holder_of(&beside.lock())?;
     }
@@ -186,7 +215,11 @@ fn state(beside: &Beside) -> Result<RestoreState> {
         return Ok(RestoreState::Running(holder));
     }
     Ok(match case {
-        Case::Nothing => RestoreState::Idle,
+        Case::Nothing => match begun {
+            Begun::No => RestoreState::Idle,
+            Begun::Yes(record) => RestoreState::InPlace(record.pre_restore.path),
+            Begun::Unreadable(why) => RestoreState::Unexplained(why),
+        },
         Case::TakeBack(_) => RestoreState::Interrupted(RecoverOutcome::Undone),
         Case::Finish(_) => RestoreState::Interrupted(RecoverOutcome::Finished),
         Case::Unexplained(why) => RestoreState::Unexplained(why),
@@ -233,6 +266,22 @@ pub(crate) fn settle(
     Ok(settled)
 }
 
+/// As [`settle`], for a restore or undo: in place, what cannot be explained stops it; a swap it does not.
+pub(crate) fn settle_all(
+    beside: &Beside,
+    swap: bool,
+    now: Timestamp,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<RecoverOutcome> {
+    let settled = settle(beside, now, storage, observer)?;
+    Ok(match settled.outcome {
+        RecoverOutcome::Nothing if swap => in_place::settle_before_swap(beside, storage, observer)?,
+        RecoverOutcome::Nothing => settle_in_place(beside, storage, observer)?,
+        outcome @ (RecoverOutcome::Finished | RecoverOutcome::Undone) => outcome,
+    })
+}
+
 /// The same for a restore that failed before its commit: everything is as if it had never begun.
 pub(crate) fn take_back(beside: &Beside, now: Timestamp, storage: &Storage, observer: &mut dyn Observer) -> Result<()> {
     match find(beside)? {
@@ -250,12 +299,16 @@ pub(crate) fn take_back(beside: &Beside, now: Timestamp, storage: &Storage, obse
 pub(crate) fn write_record(beside: &Beside, record: &Record, owner: Ownership, storage: &Storage) -> Result<()> {
     let path = beside.intent_new();
     let text = record.encode().map_err(|e| Error::io("write", &path, e))?;
-    storage.remove(&path)?;
-    let file = storage.create(&path)?;
+    write_text(&path, &beside.intent(), &text, owner, storage)
+}
+
+fn write_text(path: &Utf8Path, to: &Utf8Path, text: &str, owner: Ownership, storage: &Storage) -> Result<()> {
+    storage.remove(path)?;
+    let file = storage.create(path)?;
     storage.write_at(&file, 0, text.as_bytes())?;
     storage.set_attributes(&file, Ownership { mode: 0o600, ..owner }, None)?;
     storage.sync(&file)?;
-    storage.rename(&path, &beside.intent())
+    storage.rename(path, to)
 }
 
 /// Takes the restore lock. The lock file goes to the owner of the database, or of its folder where that is lost.
@@ -278,12 +331,14 @@ pub(crate) fn settle_before(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let beside = Beside::new(database);
+    guarded::explain(&beside, now, storage, observer);
     let settled = (|| {
-        if find(&beside)? == Case::Nothing {
+        if !is_interrupted(&beside)? {
             return Ok(());
         }
         let _lock = lock(&beside, wait, now, observer)?;
-        settle(&beside, now, storage, observer).map(drop)
+        settle(&beside, now, storage, observer)?;
+        settle_in_place(&beside, storage, observer).map(drop)
     })();
     match settled {
         Err(e) if matches!(e.kind(), ErrorKind::Busy | ErrorKind::Interrupted) => Err(e),
@@ -301,17 +356,32 @@ pub(crate) fn settle_before(
 /// For who only looks: an interrupted restore is reported, not touched.
 pub(crate) fn refuse_interrupted(beside: &Beside) -> Result<()> {
     match find(beside)? {
-        Case::Nothing => Ok(()),
-        Case::TakeBack(_) | Case::Finish(_) => Err(Error::new(ErrorKind::Failed, "plan for", &beside.database)
-            .because("a restore was interrupted here")
-            .hint("engram-restore recover brings it to its end; so does the next backup, restore or undo")),
+        Case::Nothing if matches!(in_place::begun(beside)?, Begun::No) => Ok(()),
+        Case::Nothing | Case::TakeBack(_) | Case::Finish(_) => {
+            Err(Error::new(ErrorKind::Failed, "plan for", &beside.database)
+                .because("a restore was interrupted here")
+                .hint("engram-restore recover brings it to its end; so does the next backup, restore or undo"))
+        }
         Case::Unexplained(why) => Err(unexplained(beside, &why)),
     }
 }
 
+/// For who has the database open in this process, and so must not look closer: refuses if there may be a restore to bring
+/// to its end.
+pub(crate) fn refuse_traces(beside: &Beside) -> Result<()> {
+    for path in [beside.intent(), beside.kept_new(), beside.in_place()] {
+        if database::is_there(&path)? {
+            return Err(Error::new(ErrorKind::Failed, "use", &beside.database)
+                .because(format!("a restore was interrupted here, or is under way: {path} is there"))
+                .hint("close the connection, and bring it to its end with: engram-restore recover"));
+        }
+    }
+    Ok(())
+}
+
 /// Whether there is a restore to bring to its end.
 pub(crate) fn is_interrupted(beside: &Beside) -> Result<bool> {
-    Ok(find(beside)? != Case::Nothing)
+    Ok(find(beside)? != Case::Nothing || !matches!(in_place::begun(beside)?, Begun::No))
 }
 
 /// Whether sidecars of the database are where a restore put them, and not beside it.

@@ -8,6 +8,7 @@
 //! The commit point is one rename of the staged file over the database, in [`steps`]. `docs/restore-protocol.md` says
 //! what is promised and why each step is where it is.
 
+mod in_place;
 mod loss;
 mod orphans;
 mod plan;
@@ -27,15 +28,19 @@ use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Severity;
 use crate::header::JournalMode;
-use crate::holders::{Look, busy_error, look};
+use crate::holders::{Look, busy_error};
+use crate::live::look;
 use crate::lock::Lock;
 use crate::manifest::{Hex32, Manifest};
 use crate::medium;
 use crate::observe::{Event, Observer, Step};
-use crate::recover::{self, Beside, RecoverOutcome};
+use crate::recover::{self, Beside};
 use crate::storage::{Ownership, Storage, open_regular};
 use crate::verify::{VerifyOptions, check_record, check_sidecars, check_size, manifest_finding, refusal, verify};
 
+pub use in_place::{
+    InPlacePlan, InPlaceReport, plan_restore_in_place, plan_undo_in_place, restore_in_place, undo_in_place,
+};
 pub use loss::{LostRows, LostTime, WouldLose, would_lose};
 pub use plan::{NewContent, OldDatabase, RestorePlan};
 pub use undo::{UndoOptions, plan_undo, undo};
@@ -148,13 +153,9 @@ fn put_in_place(
         database::require_own_name(database)?;
         observer.event(Event::Step(Step::Lock));
         let _lock = recover::lock(beside, run.wait, run.now, observer)?;
-        let settled = recover::settle(beside, run.now, storage, observer)?;
-        if settled.outcome == RecoverOutcome::Undone && run.action == UNDO {
-            // Going on would undo the restore before that one too.
-            return Err(Error::new(ErrorKind::Failed, run.action, database)
-                .because("there was an interrupted restore, which is undone now; the one before it was not touched")
-                .hint("run undo again to undo that one too"));
-        }
+        recover::guarded::explain(beside, run.now, storage, observer);
+        let settled = recover::settle_all(beside, true, run.now, storage, observer)?;
+        undo::refuse_after_undone(settled, run, database)?;
         recover::clear_strays(beside, run.now, storage, observer)?;
 
         observer.event(Event::Step(Step::Admit));
@@ -170,7 +171,7 @@ fn put_in_place(
         }
         let new = new()?;
         observer.event(Event::Step(Step::Quiet));
-        let found = wait_for_quiet(database, run.action, run, observer)?;
+        let found = wait_for_quiet(database, run.action, run, observer).map_err(or_in_place_if_busy)?;
         let admitted = plan::admit(beside, new, earlier)?;
         refuse_unseen(&found, &admitted.plan, run.action)?;
         if admitted.plan.ownership != admitted.plan.new.fallback && owner.is_none() {
@@ -196,7 +197,7 @@ fn plan_only(beside: &Beside, action: &str, new: impl FnOnce() -> Result<NewCont
             require_quiet(&beside.kept(), "rename")?;
         }
         let new = new()?;
-        let found = require_quiet(database, action)?;
+        let found = require_quiet(database, action).map_err(or_in_place_if_busy)?;
         let plan = plan::admit(beside, new, earlier)?.plan;
         refuse_unseen(&found, &plan, action)?;
         Ok(plan)
@@ -250,7 +251,7 @@ fn refuse_unseen(found: &Look, plan: &RestorePlan, action: &str) -> Result<()> {
         Some(unseen) if journal_mode != Some(JournalMode::Wal) => {
             Err(Error::new(ErrorKind::Inconclusive, action, &plan.db)
                 .because(format!("whether somebody has it open could not be seen: {unseen}"))
-                .hint("run this as root or as the owner of the database, on the machine that uses it"))
+                .hint("run this as root or as the owner of the database, on the machine that uses it; or with --in-place, which goes by SQLite's own locks"))
         }
         _ => Ok(()),
     }
@@ -259,6 +260,17 @@ fn refuse_unseen(found: &Look, plan: &RestorePlan, action: &str) -> Result<()> {
 fn require_quiet(database: &Utf8Path, action: &str) -> Result<Look> {
     let found = look(database)?;
     if found.is_quiet() { Ok(found) } else { Err(busy_error(&found, action, database)) }
+}
+
+/// The other way, for a database that somebody has open.
+fn or_in_place_if_busy(e: Error) -> Error {
+    if e.kind() != ErrorKind::Busy {
+        return e;
+    }
+    e.hint(
+        "or put the content in beside them with --in-place: what an application remembers of its file stays true, and \
+         counters that it keeps in the database, such as sync sequence numbers, go back with the content",
+    )
 }
 
 /// The first look: probes only. It must come before SQLite opens the file in this process.

@@ -26,7 +26,7 @@ use super::orphans::{move_orphans, put_orphans_back};
 use super::plan::{Admitted, OldDatabase, RestorePlan};
 use super::preserve::preserve;
 use super::stage::{Staged, stage};
-use super::{LOOK_AGAIN, RestoreReport, Run};
+use super::{LOOK_AGAIN, RestoreReport, Run, or_in_place_if_busy};
 use crate::database::{identity_of_name, is_there, sidecars_there};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -240,7 +240,9 @@ fn fold_old(
 /// A holder that came after the first look is named too, if it can be seen.
 fn name_holders(beside: &Beside, old: &NamedFile, run: &Run, e: Error) -> Error {
     match others(old) {
-        Ok(look) if !look.is_quiet() => busy_error(&look, run.action, &beside.database).in_place_of(e),
+        Ok(look) if !look.is_quiet() => {
+            or_in_place_if_busy(busy_error(&look, run.action, &beside.database)).in_place_of(e)
+        }
         Ok(_) | Err(_) => e.hint("stop the program that uses it, or wait for it with --wait 60"),
     }
 }

@@ -8,12 +8,12 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
 use super::plan::{NewContent, RestorePlan};
-use super::{RestoreReport, Run, UNDO, plan_only, put_in_place, require_quiet};
+use super::{RestoreReport, Run, UNDO, admit_backup, plan_only, put_in_place, require_quiet};
 use crate::database::{self, is_there, regular_file, sidecars_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, JournalMode};
 use crate::observe::Observer;
-use crate::recover::{Beside, is_interrupted, read_note};
+use crate::recover::{Beside, InPlaceRecord, RecoverOutcome, is_interrupted, last_in_place, read_note};
 use crate::storage::{Ownership, Storage, open_regular};
 
 /// What to undo.
@@ -42,10 +42,10 @@ pub fn undo(options: &UndoOptions, storage: &Storage, observer: &mut dyn Observe
     database::require_own_name(&beside.database)?;
     if !is_there(&beside.lock())? && !is_interrupted(&beside)? {
         // Before a lock file is made for nothing.
-        kept_main(&beside)?;
+        last(&beside)?;
     }
     let run = Run { action: UNDO, deep: false, wait: options.wait, now: options.now, start };
-    put_in_place(&beside, || kept_content(&beside), &run, storage, observer)
+    put_in_place(&beside, || last_content(&beside), &run, storage, observer)
 }
 
 /// What [`undo`] would do. Nothing is changed or created.
@@ -55,7 +55,55 @@ pub fn undo(options: &UndoOptions, storage: &Storage, observer: &mut dyn Observe
 /// Those of [`undo`], as far as they can be foreseen.
 pub fn plan_undo(options: &UndoOptions) -> Result<RestorePlan> {
     let beside = Beside::new(&database::resolve(&options.database)?);
-    plan_only(&beside, UNDO, || kept_content(&beside))
+    plan_only(&beside, UNDO, || last_content(&beside))
+}
+
+/// Going on after an interrupted restore that is undone now would undo the restore before that one too.
+pub(super) fn refuse_after_undone(settled: RecoverOutcome, run: &Run, database: &Utf8Path) -> Result<()> {
+    if settled != RecoverOutcome::Undone || run.action != UNDO {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Failed, run.action, database)
+        .because("there was an interrupted restore, which is undone now; the one before it was not touched")
+        .hint("run undo again to undo that one too"))
+}
+
+/// The restore that an undo takes back.
+enum Last {
+    /// It put another file in place, and kept the old one.
+    Swap,
+    /// It put other content in, and backed the old one up.
+    InPlace(Box<InPlaceRecord>),
+}
+
+/// The later one of the two: in place, unless another database was kept since.
+fn last(beside: &Beside) -> Result<Last> {
+    match last_in_place(beside)? {
+        Some(record) if !is_there(&beside.kept())? || kept_at(beside)? == record.kept_at => {
+            Ok(Last::InPlace(Box::new(record)))
+        }
+        Some(_) | None => kept_main(beside).map(|_there| Last::Swap),
+    }
+}
+
+/// When the `.pre-restore` was kept that lies there.
+pub(super) fn kept_at(beside: &Beside) -> Result<Option<Timestamp>> {
+    Ok(read_note(&beside.kept())?.map(|note| note.kept_at))
+}
+
+/// What an undo puts back.
+pub(super) fn last_content(beside: &Beside) -> Result<NewContent> {
+    let pre_restore = match last(beside)? {
+        Last::Swap => return kept_content(beside),
+        Last::InPlace(record) => record.pre_restore,
+    };
+    let content = admit_backup(&pre_restore.path, &beside.database)?;
+    if content.blake3 != Some(pre_restore.blake3) {
+        return Err(Error::new(ErrorKind::Damaged, "use", &pre_restore.path)
+            .because("it is not the backup that was taken before the last restore")
+            .hint("restore another backup instead: engram-restore list shows what there is"));
+    }
+    Ok(content)
 }
 
 /// The metadata of the kept database.

@@ -132,8 +132,8 @@ impl Inspection {
     /// Runs a check of SQLite.
     pub(crate) fn check(&self, scope: Scope<'_>) -> Checked {
         let mut rows = Vec::new();
-        let halt = match self.check_rows(&scope.to_string(), &mut rows) {
-            Ok(ended) => self.halt().or(ended),
+        let halt = match check_rows(&self.connection, scope, &mut rows, || self.halt().is_some()) {
+            Ok(ended) => self.halt().or(ended.map(Halt::Failed)),
             Err(e) => self.halt().or_else(|| {
                 if is_damage(&e) {
                     rows.push(words(&e));
@@ -143,27 +143,6 @@ impl Inspection {
             }),
         };
         Checked { rows, halt }
-    }
-
-    fn check_rows(&self, sql: &str, rows: &mut Vec<String>) -> rusqlite::Result<Option<Halt>> {
-        let mut ended = None;
-        each_row(&self.connection, sql, |row| {
-            // A row can quote damaged text.
-            let text = lossy(row, 0)?;
-            // SQLite reports a page that we did not give it, or for which it had no memory, as one more thing it found.
-            if self.halt().is_some() {
-                return Ok(ControlFlow::Break(()));
-            }
-            for line in text.lines().filter(|line| !["", "ok", HEADING].contains(line)) {
-                if is_no_page(line) {
-                    ended = Some(Halt::Failed(line.to_owned()));
-                } else {
-                    rows.push(line.to_owned());
-                }
-            }
-            Ok(if rows.len() > MAX_CHECK_ROWS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        Ok(ended)
     }
 
     /// Compares a full-text index of FTS5 with the table that it indexes, which includes what it says of itself. Only
@@ -286,6 +265,34 @@ impl Inspection {
         let sql = "SELECT EXISTS (SELECT 1 FROM pragma_foreign_key_list(?1, 'main'))";
         self.connection.query_row(sql, [table], |row| row.get(0))
     }
+}
+
+/// Runs a check of SQLite and collects what it found, line by line, until `stopped` says that nothing is to be believed any
+/// more. Why it could not be done to its end, where SQLite says that among what it found.
+pub(super) fn check_rows(
+    connection: &Connection,
+    scope: Scope<'_>,
+    rows: &mut Vec<String>,
+    stopped: impl Fn() -> bool,
+) -> rusqlite::Result<Option<String>> {
+    let mut ended = None;
+    each_row(connection, &scope.to_string(), |row| {
+        // A row can quote damaged text.
+        let text = lossy(row, 0)?;
+        // SQLite reports a page that we did not give it, or for which it had no memory, as one more thing it found.
+        if stopped() {
+            return Ok(ControlFlow::Break(()));
+        }
+        for line in text.lines().filter(|line| !["", "ok", HEADING].contains(line)) {
+            if is_no_page(line) {
+                ended = Some(line.to_owned());
+            } else {
+                rows.push(line.to_owned());
+            }
+        }
+        Ok(if rows.len() > MAX_CHECK_ROWS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(ended)
 }
 
 /// Calls `see` with every row of a statement until it has seen enough.

@@ -36,7 +36,6 @@ impl Inspection {
 
     /// All of it, and why some could not be read where that is not damage: a collation that only the application has,
     /// say. Only a wish to stop is an error.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for the comparison of two databases"))]
     pub(crate) fn content(&self) -> Result<(Content, Vec<Error>)> {
         let mut problems = Vec::new();
         let Some(names) = readable(self.content_tables(), &mut problems)? else {

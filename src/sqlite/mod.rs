@@ -3,15 +3,18 @@
 
 mod apart;
 mod check;
+mod connection;
 mod fingerprint;
 mod finished;
 mod fold;
 mod inspect;
 mod live;
+mod overwrite;
 mod reader;
 mod replay;
 mod rows;
 mod snapshot;
+mod soundness;
 mod source;
 
 use std::time::{Duration, Instant};
@@ -23,17 +26,26 @@ use crate::error::{Error, ErrorKind};
 
 pub(crate) use apart::{Apart, apart_is_possible};
 pub(crate) use check::{Checked, Differs, FullText, MAX_CHECK_ROWS, Modules, References, Scope, ToCheck};
+pub(crate) use connection::{
+    check_connection, commits_of_others, content_of_connection, copy_connection, path_of, require_idle,
+};
 pub(crate) use finished::{FinishedFile, Halt, Stop};
 pub(crate) use fold::{Folded, Held, fold, fold_copy, fold_returned_wal, set_wal_mode};
 pub(crate) use inspect::Inspection;
 pub(crate) use live::live_header;
+pub(crate) use overwrite::{Locked, NOT_CHANGED, OTHER_WAY, Overwritten, Target, admit_source};
+pub(crate) use overwrite::{Overwriting, Wait, overwrite_connection, watch_connection};
 pub(crate) use replay::{WAL_HEADER_BYTES, pages_in_wal, present_bytes, replay_wal};
 #[cfg(test)]
 pub(crate) use rows::{Collation, KeyColumn};
 pub(crate) use rows::{Column, Key, Object, Query, Row, Table};
 pub use rows::{TableKind, Time};
 pub(crate) use snapshot::Snapshot;
-pub(crate) use source::{Copied, Source, wal_bytes};
+pub(crate) use soundness::Soundness;
+pub(crate) use source::{Copied, Copying, Source, wal_bytes};
+
+/// The connection type of the functions that work through an application's own connection.
+pub use rusqlite::Connection;
 
 /// The version of the SQLite that is built in, such as `3.54.1`.
 #[must_use]

@@ -18,6 +18,8 @@ use super::source::{OPERATIONS_PER_LOOK, Source, wal_bytes};
 use super::{failed, is_busy, is_damage};
 use crate::database::{is_there, sidecar, sidecars_there};
 use crate::error::{Error, ErrorKind, Result};
+use crate::header::JournalMode;
+use crate::manifest::DatabaseRecord;
 use crate::observe::Cancel;
 use crate::storage::ThroughPort;
 
@@ -37,6 +39,16 @@ impl Snapshot {
     /// Of a database that others may use meanwhile, with its symlinks resolved.
     pub(crate) fn of_live(path: &Utf8Path, busy_limit: Duration, cancel: &Cancel, port: ThroughPort) -> Result<Self> {
         refuse_hot_journal(path)?;
+        Self::of_recovered(path, busy_limit, cancel, port)
+    }
+
+    /// The same, with a transaction that was cut short rolled back before, as any application does it.
+    pub(crate) fn of_recovered(
+        path: &Utf8Path,
+        busy_limit: Duration,
+        cancel: &Cancel,
+        port: ThroughPort,
+    ) -> Result<Self> {
         let source = Source::open(path, busy_limit, cancel, port)?;
         // The transaction lasts until it is rolled back in `close`.
         let pinned = source.pin(port).map(|_pinned| ());
@@ -82,6 +94,28 @@ impl Snapshot {
     /// Whether it is read as a file that nobody changes.
     pub(crate) fn is_of_a_file_at_rest(&self) -> bool {
         matches!(self.held, Held::Finished(_))
+    }
+
+    /// The schema cookie, which every change of the schema raises, and so does every overwriting.
+    pub(crate) fn schema_version(&self) -> Result<u32> {
+        let cookie = self.connection().query_row("PRAGMA main.schema_version", [], |row| row.get::<_, i32>(0));
+        Ok(cookie.map_err(|e| self.failed("read", &e))?.cast_unsigned())
+    }
+
+    /// Whether what the fingerprint leaves out, and a backup keeps, is the same.
+    pub(crate) fn header_is(&self, record: &DatabaseRecord) -> Result<bool> {
+        let connection = self.connection();
+        let number = |name: &str| connection.query_row(&format!("PRAGMA main.{name}"), [], |row| row.get::<_, i64>(0));
+        let text = |name: &str| connection.query_row(&format!("PRAGMA main.{name}"), [], |row| row.get::<_, String>(0));
+        let read = || -> rusqlite::Result<bool> {
+            Ok(number("page_size")? == i64::from(record.page_size)
+                && number("user_version")? == i64::from(record.user_version)
+                && number("application_id")? == i64::from(record.application_id)
+                && number("auto_vacuum")? == i64::from(record.auto_vacuum)
+                && text("encoding")? == record.encoding
+                && (text("journal_mode")? == "wal") == (record.journal_mode == JournalMode::Wal))
+        };
+        read().map_err(|e| self.failed("read", &e))
     }
 
     /// Ends it, and leaves the folder as it was found.

@@ -99,9 +99,8 @@ impl Source {
         }
     }
 
-    /// Copies one snapshot, page by page, into `target`: an empty file that nobody else knows. `progress` gets the bytes
-    /// done and in all after every `step_bytes`, and stops the copy with an error. The copy has the source's header, so
-    /// it is in WAL mode if the source is. Nothing is synced.
+    /// Copies one snapshot, page by page, into `target`: an empty file that nobody else knows. The copy has the source's
+    /// header, so it is in WAL mode if the source is. Nothing is synced.
     pub(crate) fn copy_online(
         &self,
         target: &Utf8Path,
@@ -110,44 +109,8 @@ impl Source {
         _port: ThroughPort,
     ) -> Result<Copied> {
         let snapshot = Pinned::begin(self)?;
-        let mut into =
-            Connection::open_with_flags(target, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-                .and_then(|connection| {
-                    // Nobody but us knows this file, and it is synced as a whole once it is complete.
-                    connection
-                        .execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-8000;")?;
-                    Ok(connection)
-                })
-                .map_err(|e| failed("open", target, &e))?;
-
-        let page_size = self.question("PRAGMA page_size")?;
-        let pages_per_step = i32::try_from(step_bytes / page_size).unwrap_or(i32::MAX).max(1);
-        let failed = |e| failed("copy", &self.path, &e);
-        let copy = Backup::new(&self.connection, &mut into).map_err(failed)?;
-        let mut waiting: Option<Instant> = None;
-        loop {
-            self.cancel.check("copy", &self.path)?;
-            let stepped = copy.step(pages_per_step).map_err(failed)?;
-            match stepped {
-                StepResult::Done | StepResult::More => waiting = None,
-                // SQLite's busy handler has already waited; here only the sum is bounded.
-                StepResult::Busy | StepResult::Locked | _ => {
-                    let since = *waiting.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= self.busy_limit {
-                        return Err(self.busy());
-                    }
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-            }
-            let now = copy.progress();
-            let (total, left) = (now.pagecount.unsigned_abs(), now.remaining.unsigned_abs());
-            // After the last step too, which may be the only one: it passes the limits like any other.
-            progress(u64::from(total - left) * page_size, u64::from(total) * page_size)?;
-            if stepped == StepResult::Done {
-                break;
-            }
-        }
-        drop(copy);
+        let mut copying = Copying { step_bytes, busy_limit: self.busy_limit, cancel: &self.cancel, progress };
+        copy_pages(&self.connection, &self.path, target, &mut copying)?;
         snapshot.release()
     }
 
@@ -198,15 +161,71 @@ impl Source {
             .map_err(|e| if is_busy(&e) { self.busy() } else { failed("read", &self.path, &e) })
     }
 
-    fn question(&self, sql: &str) -> Result<u64> {
-        let answer = self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-        Ok(answer.map_err(|e| failed("read", &self.path, &e))?.cast_unsigned())
-    }
-
     fn busy(&self) -> Error {
-        Error::new(ErrorKind::Busy, "read", &self.path)
-            .because(format!("it stayed locked by another connection for {} ms", self.busy_limit.as_millis()))
-            .hint("try again, or wait longer with --wait SECS")
+        stayed_locked(&self.path, self.busy_limit)
+    }
+}
+
+fn stayed_locked(path: &Utf8Path, busy_limit: Duration) -> Error {
+    Error::new(ErrorKind::Busy, "read", path)
+        .because(format!("it stayed locked by another connection for {} ms", busy_limit.as_millis()))
+        .hint("try again, or wait longer with --wait SECS")
+}
+
+/// How pages are copied.
+pub(crate) struct Copying<'a> {
+    /// Between two looks at everything else.
+    pub(crate) step_bytes: u64,
+    pub(crate) busy_limit: Duration,
+    pub(crate) cancel: &'a Cancel,
+    /// Gets the bytes done and in all after every step, and stops the copy with an error.
+    pub(crate) progress: &'a mut dyn FnMut(u64, u64) -> Result<()>,
+}
+
+/// Copies the database of a connection that is within a read transaction into `target`, an empty file that nobody else
+/// knows.
+pub(super) fn copy_pages(
+    connection: &Connection,
+    path: &Utf8Path,
+    target: &Utf8Path,
+    copying: &mut Copying<'_>,
+) -> Result<()> {
+    let mut into =
+        Connection::open_with_flags(target, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .and_then(|connection| {
+                // Nobody but us knows this file, and it is synced as a whole once it is complete.
+                connection
+                    .execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-8000;")?;
+                Ok(connection)
+            })
+            .map_err(|e| failed("open", target, &e))?;
+    let failed = |e| failed("copy", path, &e);
+    let page_size = connection.query_row("PRAGMA main.page_size", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
+    let page_size = page_size.cast_unsigned();
+    let pages_per_step = i32::try_from(copying.step_bytes / page_size).unwrap_or(i32::MAX).max(1);
+    let copy = Backup::new(connection, &mut into).map_err(failed)?;
+    let mut waiting: Option<Instant> = None;
+    loop {
+        copying.cancel.check("copy", path)?;
+        let stepped = copy.step(pages_per_step).map_err(failed)?;
+        match stepped {
+            StepResult::Done | StepResult::More => waiting = None,
+            // SQLite's busy handler has already waited; here only the sum is bounded.
+            StepResult::Busy | StepResult::Locked | _ => {
+                let since = *waiting.get_or_insert_with(Instant::now);
+                if since.elapsed() >= copying.busy_limit {
+                    return Err(stayed_locked(path, copying.busy_limit));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let now = copy.progress();
+        let (total, left) = (now.pagecount.unsigned_abs(), now.remaining.unsigned_abs());
+        // After the last step too, which may be the only one: it passes the limits like any other.
+        (copying.progress)(u64::from(total - left) * page_size, u64::from(total) * page_size)?;
+        if stepped == StepResult::Done {
+            return Ok(());
+        }
     }
 }
 

@@ -1,0 +1,218 @@
+//! `guard`: a verified backup, a command, and the database put back if the command breaks it.
+//!
+//! Standard output is the command's, so what there is to say goes to standard error.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use camino::Utf8Path;
+use engram_restore::{
+    Error, ErrorKind, Event, Guard, GuardOptions, GuardReport, Observer as _, OnFailure, Result, Verdict, guard,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use signal_hook::consts::SIGCHLD;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::Cause;
+
+use super::args::{GuardArgs, OnFailureArg};
+use super::context::Context;
+use super::exit::Exit;
+use super::output::{Outcome, note};
+use super::progress::Progress;
+use super::signals::Signals;
+
+pub(crate) fn run(args: &GuardArgs, context: &Context, progress: &mut Progress, signals: &mut Signals) -> Outcome {
+    match begin(args, context, progress) {
+        Ok(guard) => go_on(guard, args, context, progress, signals),
+        Err(e) => not_begun(e, signals),
+    }
+}
+
+/// No status of a command: it was not run.
+pub(crate) fn not_begun(error: Error, signals: &Signals) -> Outcome {
+    not_run(Exit::of_own_part(error.kind(), signals.received()), None, error)
+}
+
+fn begin(args: &GuardArgs, context: &Context, progress: &mut Progress) -> Result<Guard> {
+    let options = GuardOptions {
+        database: context.database()?,
+        archive: context.archive()?,
+        label: args.label.clone(),
+        on_failure: match args.on_failure {
+            OnFailureArg::Keep => OnFailure::Keep,
+            OnFailureArg::Restore => OnFailure::Restore,
+        },
+        wait: args.wait,
+        command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        now: jiff::Timestamp::now(),
+    };
+    let guard = guard(&options, context.storage(), progress)?;
+    progress.end();
+    let already = if guard.reused() { ", which is there already" } else { "" };
+    context.note(&format!("guard: the database from before is {}{already}", guard.backup()));
+    Ok(guard)
+}
+
+/// For a command that was never started: what there is of the guard's own part, and the error.
+fn not_run(exit: Exit, backup: Option<(&Utf8Path, bool)>, error: Error) -> Outcome {
+    let fields = json!({
+        "exit": null, "backup": backup.map(|(path, _)| path), "reused": backup.map(|(_, reused)| reused),
+        "verdict": null, "problem": null, "restored": null, "pre_restore": null, "put_back": null,
+    });
+    Outcome::refused(exit, fields, error)
+}
+
+fn go_on(
+    mut guard: Guard,
+    args: &GuardArgs,
+    context: &Context,
+    progress: &mut Progress,
+    signals: &mut Signals,
+) -> Outcome {
+    let ran = signals.hand_over().map_err(|e| (Exit::NotGuarded, Error::io("pass signals on to", "the command", e)));
+    let ran = ran.and_then(|mut queue| {
+        // A signal that came before is no command's.
+        let interrupted = progress.cancel().is_requested();
+        let ended = if interrupted {
+            let error = Error::new(ErrorKind::Interrupted, "run", "the command").because("it was interrupted");
+            Err((Exit::of_own_part(ErrorKind::Interrupted, signals.received()), error))
+        } else {
+            start(args, context).and_then(|mut child| {
+                if let Err(e) = guard.started(child.id(), context.storage()) {
+                    progress.event(Event::Warning(&format!("what is under way is not recorded: {}", e.message())));
+                }
+                wait(&mut child, &mut queue).map_err(|e| (Exit::NotGuarded, Error::io("wait for", "the command", e)))
+            })
+        };
+        if let Err(e) = signals.take_back(queue) {
+            progress.event(Event::Warning(&format!("signals do not stop the guard's own part: {e}")));
+        }
+        ended
+    });
+    match ran {
+        Ok(status) => {
+            let report = guard.finish(i32::from(number(status)), jiff::Timestamp::now(), context.storage(), progress);
+            progress.end();
+            finished(report, number(status), args, context)
+        }
+        Err((exit, error)) => {
+            let (backup, reused) = (guard.backup().to_owned(), guard.reused());
+            if let Err(e) = guard.called_off(context.storage()) {
+                progress.event(Event::Warning(&format!("the record of the guard was left behind: {}", e.message())));
+            }
+            not_run(exit, Some((&backup, reused)), error)
+        }
+    }
+}
+
+/// Starts the command. Under `--json`, standard output is not its own.
+fn start(args: &GuardArgs, context: &Context) -> Result<Child, (Exit, Error)> {
+    let Some((program, arguments)) = args.command.split_first() else {
+        let error = Error::new(ErrorKind::Usage, "run", "the command").because("there is none");
+        return Err((Exit::NotGuarded, error));
+    };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    if context.is_json() {
+        let stderr = io::stderr().as_fd().try_clone_to_owned();
+        let stderr = stderr.map_err(|e| (Exit::NotGuarded, Error::io("use", "standard error", e)))?;
+        command.stdout(Stdio::from(stderr));
+    }
+    command.spawn().map_err(|e| {
+        let (exit, kind) = if e.kind() == io::ErrorKind::NotFound {
+            (Exit::NoSuchCommand, ErrorKind::NotFound)
+        } else {
+            (Exit::NotExecutable, ErrorKind::Failed)
+        };
+        let name = program.to_string_lossy();
+        (exit, Error::io("run", name.as_ref(), e).with_kind(kind).target(false, "the database was not touched"))
+    })
+}
+
+/// Waits for the command to end. Signals go to it, but for those that the terminal has sent to all of us.
+fn wait(child: &mut Child, queue: &mut SignalsInfo<WithOrigin>) -> io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        for arrived in queue.wait() {
+            let is_for_child = arrived.signal != SIGCHLD && !matches!(arrived.cause, Cause::Kernel);
+            if is_for_child && let Some(signal) = Signal::from_named_raw(arrived.signal) {
+                // Until it was waited for, its number is nobody else's.
+                kill_process(Pid::from_child(child), signal)?;
+            }
+        }
+    }
+}
+
+/// As a shell has it: 128 and the signal for who died of one.
+fn number(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+fn finished(report: GuardReport, status: u8, args: &GuardArgs, context: &Context) -> Outcome {
+    let exit = match (status, report.verdict) {
+        (1.., _) => Exit::Command(status),
+        (0, verdict) => Exit::of_verdict(verdict),
+    };
+    say(&report, status, args, context);
+    let fields = json!({
+        "db": report.db,
+        "exit": status,
+        "backup": report.backup,
+        "reused": report.reused,
+        "verdict": report.verdict,
+        "problem": report.problem,
+        "restored": report.restored,
+        "pre_restore": report.pre_restore,
+        "put_back": report.put_back,
+    });
+    let outcome = Outcome::new(exit, fields, String::new());
+    Outcome { error: report.error, ..outcome }
+}
+
+/// What went wrong is said even if nothing else is.
+fn say(report: &GuardReport, status: u8, args: &GuardArgs, context: &Context) {
+    let name = args.command.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let db = &report.db;
+    let soundness = match (&report.problem, report.verdict) {
+        (Some(problem), Verdict::Fail) => format!("{db} is damaged: {problem}"),
+        (Some(problem), _) => format!("whether {db} is sound could not be looked at: {problem}"),
+        (None, _) => format!("{db} is sound"),
+    };
+    let summary = format!("guard: {name} ended with {status}; {soundness}");
+    if status == 0 && report.verdict == Verdict::Pass {
+        context.note(&summary);
+        return;
+    }
+    note(&summary);
+    if let Some(mode) = report.restored {
+        note(&format!("guard: the database from before was put back ({}) from {}", mode.name(), report.backup));
+        if let Some(kept) = &report.pre_restore {
+            note(&format!("guard: what the command has left of it is kept at {kept}"));
+        }
+    }
+    if let Some(put_back) = &report.put_back {
+        note("guard: the database is as the command has left it; to put the one from before back:");
+        note(&format!("  {}", put_back.swap));
+        note("beside programs that have it open:");
+        note(&format!("  {}", put_back.in_place));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_those_of_a_shell() {
+        for (raw, expected) in [(0, 0), (9 << 8, 9), (255 << 8, 255), (15, 143), (9, 137)] {
+            assert_eq!(number(ExitStatus::from_raw(raw)), expected);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What is found out before anything is changed: whether the file to put in is what its manifest says, whether there is a
+//! database to put it into, and whether there is room.
+
+use std::os::unix::fs::MetadataExt as _;
+
+use camino::Utf8Path;
+
+use crate::check::{CheckOptions, Depth, check};
+use crate::database::regular_file;
+use crate::digest::digest_file;
+use crate::error::{Error, ErrorKind, Result};
+use crate::findings::Severity;
+use crate::header::JournalMode;
+use crate::holders::{Holder, open_files};
+use crate::manifest::Hex32;
+use crate::observe::{Cancel, Event, Observer, Step};
+use crate::recover::ContentFile;
+use crate::restore::{NewContent, Run};
+use crate::sqlite::{Inspection, OTHER_WAY, wal_bytes};
+use crate::storage::{open_regular, parent_of};
+use crate::verify::{VerifyOptions, refusal, verify};
+
+/// The file to put in, verified in full.
+pub(super) struct Verified {
+    pub(super) content: NewContent,
+    pub(super) file: ContentFile,
+    pub(super) source: Inspection,
+}
+
+pub(super) fn require_database(database: &Utf8Path) -> Result<()> {
+    match regular_file(database, None)? {
+        Some(metadata) if metadata.len() > 0 => Ok(()),
+        // SQLite would make a database of it, and delete a WAL.
+        Some(_) => {
+            Err(Error::new(ErrorKind::Damaged, "open", database).because("the file is empty (0 bytes)").hint(OTHER_WAY))
+        }
+        None => {
+            let missing = Error::new(ErrorKind::NotFound, "open", database).because("there is no such file");
+            Err(missing.hint("restore without --in-place, which puts a new file there"))
+        }
+    }
+}
+
+/// Whoever still has open what was under this name before it was deleted or replaced would not see what is put in: it writes
+/// where nobody will ever look, and takes the sidecars of this name away when it closes.
+pub(super) fn refuse_parted(database: &Utf8Path, action: &str) -> Result<()> {
+    let open = open_files(&[], &[database.to_owned()]);
+    let own = open.own.then(|| Holder::of_pid(std::process::id())).flatten();
+    let holders: Vec<_> = open.holders.iter().chain(&own).map(Holder::to_string).collect();
+    if holders.is_empty() {
+        return Ok(());
+    }
+    let names = holders.join(", ");
+    Err(Error::new(ErrorKind::Busy, action, database)
+        .because(format!("{names} still has open what was under this name before: that was deleted or replaced since"))
+        .hint("stop it first: it would not see what is put in, and what it writes is lost; then restore without --in-place"))
+}
+
+/// What SQLite cannot open has nothing that open connections could go on with.
+pub(super) fn unusable(e: Error) -> Error {
+    if e.kind() == ErrorKind::Damaged { e.hint(OTHER_WAY) } else { e }
+}
+
+/// Hashes the file as it will be read, and reads all of its rows.
+pub(super) fn admit_content(
+    new: NewContent,
+    run: &Run,
+    database: &Utf8Path,
+    observer: &mut dyn Observer,
+) -> Result<Verified> {
+    let cancel = observer.cancel();
+    let blake3 = if let Some(blake3) = new.blake3 {
+        let depth = if run.deep { VerifyOptions::deep() } else { VerifyOptions::default() };
+        let verdict = verify(&new.path, &depth, observer)?;
+        if let Some(finding) = verdict.findings.iter().find(|finding| finding.severity != Severity::Warning) {
+            return Err(refusal(finding, run.action, database));
+        }
+        blake3
+    } else {
+        // A database that a restore kept has no manifest; SQLite's check stands in for it.
+        require_sound(&new.path, observer)?;
+        hash_of(&new.path, &cancel)?
+    };
+    observer.event(Event::Step(Step::Check));
+    let source = Inspection::open(&new.path, &cancel)?;
+    let file = ContentFile { path: new.path.clone(), blake3, content: content_of(&source, &new.path)? };
+    Ok(Verified { content: new, file, source })
+}
+
+pub(super) fn require_sound(path: &Utf8Path, observer: &mut dyn Observer) -> Result<()> {
+    let options = CheckOptions { depth: Depth::Integrity, ..CheckOptions::default() };
+    let outcome = check(path, &options, observer)?.integrity;
+    match outcome.error {
+        Some(why) => Err(Error::new(ErrorKind::Inconclusive, "check", path).because(why)),
+        None if outcome.rows == ["ok"] => Ok(()),
+        None => Err(Error::new(ErrorKind::Damaged, "put in", path).because(outcome.rows.join("; ")).hint(OTHER_WAY)),
+    }
+}
+
+pub(super) fn hash_of(path: &Utf8Path, cancel: &Cancel) -> Result<Hex32> {
+    let file = open_regular(path).map_err(|e| Error::io("open", path, e))?;
+    let digest = digest_file(&file, path, None, &mut |_done| cancel.check("hash", path))?;
+    Ok(Hex32(*digest.blake3.as_bytes()))
+}
+
+/// The fingerprint of a file that nobody writes.
+pub(super) fn content_of(inspection: &Inspection, path: &Utf8Path) -> Result<Hex32> {
+    let (content, mut problems) = inspection.content()?;
+    match (problems.pop(), content.whole()) {
+        (Some(problem), _) => Err(problem),
+        (None, Some(whole)) => Ok(whole),
+        (None, None) => Err(Error::new(ErrorKind::Damaged, "read all rows of", path)
+            .because("some of its pages are damaged")
+            .hint(OTHER_WAY)),
+    }
+}
+
+/// What the write adds to the file system of the database before anything is given back: in WAL mode all of the new
+/// content as frames, in rollback mode the old pages in a journal; and what the file itself grows by.
+pub(super) fn written_bytes(journal_mode: JournalMode, old_bytes: u64, new_bytes: u64) -> u64 {
+    let logged = match journal_mode {
+        JournalMode::Wal => new_bytes,
+        JournalMode::Rollback => old_bytes,
+    };
+    // A page of 512 bytes, the smallest, has 24 bytes before it in a WAL.
+    logged + logged / 16 + new_bytes.saturating_sub(old_bytes)
+}
+
+pub(super) fn require_space(
+    database: &Utf8Path,
+    new_bytes: u64,
+    journal_mode: JournalMode,
+    archive: &Utf8Path,
+) -> Result<()> {
+    let metadata = |path: &Utf8Path| std::fs::metadata(path).map_err(|e| Error::io("look at", path, e));
+    let old_bytes = metadata(database)?.len();
+    let written = written_bytes(journal_mode, old_bytes, new_bytes);
+    let copied = old_bytes + wal_bytes(database)?.unwrap_or(0);
+    // It may not be there yet.
+    let archive = archive.ancestors().find(|folder| folder.is_dir()).unwrap_or(archive);
+    let is_one = metadata(parent_of(database))?.dev() == metadata(archive)?.dev();
+    let needs = [
+        (parent_of(database), written + if is_one { copied } else { 0 }, "the write-ahead log or journal"),
+        (archive, copied, "the backup of the present content"),
+    ];
+    for (folder, needed, what) in needs {
+        let found =
+            rustix::fs::statvfs(folder.as_str()).map_err(|e| Error::io("ask for the free space of", folder, e))?;
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        if free < needed {
+            let why = format!("up to {needed} bytes are needed in {folder}, for {what} too, and {free} are free");
+            let refused = Error::new(ErrorKind::Failed, "restore", database).because(why);
+            return Err(refused.hint("make room there first; without --in-place it takes less"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! Whether a live database is sound, by SQLite's own check in a read transaction: of one state, whatever others write
+//! meanwhile. Nothing is written.
+
+use camino::Utf8Path;
+use rusqlite::Connection;
+
+use super::check::{Scope, check_rows};
+use super::snapshot::Snapshot;
+use super::{failed, is_damage, words};
+use crate::error::{Error, ErrorKind};
+
+/// How many lines of what the check found are told.
+const MAX_TOLD: usize = 10;
+
+/// What came of a look at a live database.
+#[derive(Debug)]
+pub(crate) enum Soundness {
+    Sound,
+    /// SQLite's own words.
+    Damaged(String),
+    /// It could not be looked at, which is neither.
+    Unknown(Error),
+}
+
+impl Soundness {
+    /// What an error means that came before the check.
+    pub(crate) fn of_error(error: Error) -> Self {
+        if error.kind() == ErrorKind::Damaged { Self::Damaged(error.message()) } else { Self::Unknown(error) }
+    }
+}
+
+impl Snapshot {
+    /// Whether SQLite finds this state sound.
+    pub(crate) fn integrity(&self) -> Soundness {
+        integrity(self.connection(), &self.path)
+    }
+}
+
+/// Runs `PRAGMA integrity_check` in the read transaction that is open.
+pub(super) fn integrity(connection: &Connection, path: &Utf8Path) -> Soundness {
+    let mut rows = Vec::new();
+    let unknown = match check_rows(connection, Scope::Whole, &mut rows, || false) {
+        Ok(ended) => ended.map(|why| Error::new(ErrorKind::Failed, "check", path).because(why)),
+        Err(e) if is_damage(&e) => {
+            rows.push(words(&e));
+            None
+        }
+        Err(e) => Some(failed("check", path, &e)),
+    };
+    match unknown {
+        // What was found stays found, also where the rest could not be looked at.
+        _ if !rows.is_empty() => {
+            rows.truncate(MAX_TOLD);
+            Soundness::Damaged(rows.join("; "))
+        }
+        Some(e) => Soundness::Unknown(e),
+        None => Soundness::Sound,
+    }
+}
