@@ -53,8 +53,9 @@ fn allowed(build: Build, stock: &Verdict, ours: &Verdict) -> bool {
         (Verdict::Sound, Verdict::Damaged(rows)) if build.extras != Extras::None => {
             rows.iter().all(|row| row.starts_with("page accounting: ") || is_accounting(row))
         }
-        // It ended before it had looked at everything.
-        (Verdict::NotDone(_), Verdict::Damaged(_)) => true,
+        // A full-text index whose settings are damaged ends the stock check with an error. Ours looks at every table by itself,
+        // so the damage itself is found too.
+        (Verdict::NotDone(why), Verdict::Damaged(_)) if why.contains("fts5") => build.extras == Extras::FullText,
         _ => stock.name() == ours.name(),
     }
 }

@@ -5,11 +5,12 @@ use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
 use camino::Utf8PathBuf;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::craft::{
-    archive, but_history, everything, flip, has_open, make_huge, manifest_of, mode, sign_edited, small_scene,
-    two_backups, until,
+    archive, but_history, chunked_backup, everything, flip, has_open, make_huge, manifest_of, mode, sign_edited,
+    small_scene, two_backups, until,
 };
 use crate::processes::start;
 use crate::support::{Run, Scene};
@@ -76,6 +77,63 @@ fn list_and_status_show_the_last_look_at_each_backup() {
     assert_eq!(status["last_backup"]["last_passed"], *passed);
     assert!(status["problems"][0].as_str().unwrap().contains(newer.as_str()), "{status}");
     assert!(scene.run(&["status"]).stdout.contains("\nlast verified    fail hash 2"));
+}
+
+/// The standing failure by `list` and its text; `status` fails and names it.
+#[track_caller]
+fn assert_stands(scene: &Scene, depth: &str, last: &str) {
+    let entry = scene.run(&["list", "--json"]).expect(0).json()["backups"][0].clone();
+    let failure = &entry["standing_failure"];
+    assert_eq!((&failure["depth"], &failure["verdict"]), (&json!(depth), &json!("fail")), "{entry}");
+    assert_eq!((&entry["last_verified"]["depth"], &entry["last_verified"]["verdict"]), (&json!(last), &json!("pass")));
+    let text = scene.run(&["list"]).expect(0).stdout;
+    assert!(text.contains(&format!("\tfail {depth} 2")) && text.contains(&format!(", then pass {last} 2")), "{text}");
+    let status = scene.run(&["status", "--json"]).expect(1).json();
+    assert_eq!(status["last_backup"]["standing_failure"], *failure);
+    let problem = status["problems"][0].as_str().unwrap();
+    assert!(problem.contains(&format!("failed when it was verified ({depth}) at 2")), "{problem}");
+}
+
+#[track_caller]
+fn assert_well(scene: &Scene) {
+    let status = scene.run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["last_backup"]["standing_failure"], Value::Null);
+    assert!(!scene.run(&["list"]).expect(0).stdout.contains("fail"));
+}
+
+/// Would catch an alarm that ends because the lot fell on other chunks.
+#[test]
+fn failed_hash_stands_while_subsets_pass() {
+    let (scene, backup) = chunked_backup(3);
+    scene.run(&["verify", "--subset", "60%"]).expect(0);
+    flip(&backup, 700);
+    scene.run(&["verify"]).expect(1);
+    flip(&backup, 700);
+    scene.run(&["verify", "--subset", "60%"]).expect(0);
+    assert_stands(&scene, "hash", "subset");
+    // The round began after the failure, and ends with this.
+    let json = scene.run(&["verify", "--subset", "60%", "--json"]).expect(0).json();
+    assert_eq!(json["backups"][0]["subset"]["round_completed"], true);
+    assert_well(&scene);
+}
+
+/// Would catch a nightly hash that wipes what the weekly deep look has found.
+#[test]
+fn failed_deep_look_stands_while_hashes_pass() {
+    let scene = small_scene();
+    let connection = Connection::open(&scene.db).unwrap();
+    let sql = "PRAGMA foreign_keys = OFF; CREATE TABLE p(a INTEGER PRIMARY KEY); CREATE TABLE c(a REFERENCES p(a)); \
+               INSERT INTO c VALUES (7);";
+    connection.execute_batch(sql).unwrap();
+    connection.close().unwrap();
+    scene.backup();
+    scene.run(&["verify", "--deep"]).expect(1);
+    scene.run(&["verify"]).expect(0);
+    assert_stands(&scene, "deep", "hash");
+    scene.run(&["verify", "--subset", "100%"]).expect(0);
+    assert_stands(&scene, "deep", "subset");
+    scene.run(&["verify", "--deep", "--foreign-keys", "warn"]).expect(0);
+    assert_well(&scene);
 }
 
 /// Another backup of the same name inherits nothing, and what is gone is forgotten.

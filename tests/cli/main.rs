@@ -16,6 +16,7 @@ mod diff;
 mod drill;
 mod fault;
 mod formats;
+mod guard;
 mod history;
 mod kindness;
 mod leftovers;

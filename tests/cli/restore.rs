@@ -4,6 +4,7 @@ pub(crate) mod bad_backup;
 mod busy;
 mod disk_full;
 mod dry_run;
+mod in_place;
 mod interrupted;
 mod old_database;
 mod paths;
@@ -15,6 +16,7 @@ use engram_restore::sample::{SampleOptions, create, write_hot};
 use serde_json::Value;
 
 use crate::content::{Content, content, sidecars, snapshot, with_suffix};
+use crate::craft::but_marks;
 use crate::processes::Foreign;
 use crate::support::{Run, Scene};
 
@@ -82,9 +84,9 @@ impl Hot {
 /// A refused run: this exit status, an error of this kind, and everything as it was.
 #[track_caller]
 pub(crate) fn assert_refused(scene: &Scene, arguments: &[&str], status: i32, kind: &str) -> Value {
-    let before = snapshot(&scene.dir);
+    let before = but_marks(snapshot(&scene.dir));
     let json = scene.run(&[arguments, &["--json"]].concat()).expect(status).json();
-    assert_eq!(snapshot(&scene.dir), before, "{json}");
+    assert_eq!(but_marks(snapshot(&scene.dir)), before, "{json}");
     assert_eq!(json["error"]["kind"], kind, "{json}");
     assert_eq!(json["error"]["target_changed"], false, "{json}");
     json["error"].clone()

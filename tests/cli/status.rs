@@ -46,7 +46,7 @@ fn database_with_a_backup_passes() {
         "ok": true, "verdict": "pass", "db": hot.scene.db, "archive": hot.scene.dir.join("backups"),
         "size_bytes": fs::metadata(&hot.scene.db).unwrap().len(), "last_backup": null, "last_verified": null,
         "never_passed": 1,
-        "interrupted_restore": null, "running": null, "holders": [], "holders_unseen": null, "problems": [],
+        "interrupted_restore": null, "running": null, "guard": null, "holders": [], "holders_unseen": null, "problems": [],
     });
     assert_eq!(rest, expected);
 }

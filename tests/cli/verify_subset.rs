@@ -76,7 +76,7 @@ fn damaged_chunk_is_found_within_a_round_and_located() {
     assert_eq!(json["backups"][0]["subset"]["chunks_covered"], 5);
     assert_eq!(entry(&scene)["last_passed"]["hash"], Value::Null);
     let status = scene.run(&["status", "--json"]).expect(1).json();
-    assert!(status["problems"][0].as_str().unwrap().contains("failed when it was last verified"), "{status}");
+    assert!(status["problems"][0].as_str().unwrap().contains("failed when it was verified (subset)"), "{status}");
 }
 
 /// Would catch a seed that is not used, or the same places in every backup.

@@ -19,6 +19,7 @@ mod databases;
 mod effort;
 mod explore;
 mod folder;
+mod in_place;
 mod kept;
 mod long;
 mod meanwhile;

@@ -8,6 +8,7 @@ mod processes;
 
 mod checking;
 mod copying;
+mod in_place;
 mod locking;
 mod placing;
 mod snapshot;

@@ -2,7 +2,7 @@
 
 use crate::promises::{Found, Report, Side, found};
 use crate::run::Run;
-use crate::scenario::{Action, Stage, Template};
+use crate::scenario::{Stage, Template};
 
 /// Recovers what was left on this side of the commit, and looks whether it says what it did.
 pub(crate) fn recover(stage: &mut Stage<'_>, before: Option<Side>, report: &mut Report) {
@@ -64,7 +64,7 @@ fn replace_again(stage: &mut Stage<'_>, report: &mut Report) {
 
 /// Undoing a second time is a redo; but where there was no database, none was kept.
 fn is_redo(template: &Template, before: Option<Side>) -> bool {
-    template.scenario.action == Action::Undo && before == Some(Side::New) && !template.old.is_missing()
+    template.scenario.action.is_undo() && before == Some(Side::New) && !template.old.is_missing()
 }
 
 fn back_up_again(stage: &mut Stage<'_>, report: &mut Report) {

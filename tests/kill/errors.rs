@@ -179,7 +179,7 @@ impl Operation {
     /// Whether it does more than take back.
     fn goes_forward(&self) -> bool {
         let takes_back = match self.verb.as_str() {
-            "remove" | "sync-dir" | "sqlite give up" | "sqlite set WAL mode" | "sqlite close" => true,
+            "remove" | "sync-dir" | "sqlite give up" | "sqlite set WAL mode" | "sqlite close" | "sqlite read" => true,
             // Sidecars of the old database, put back beside it.
             "rename" | "rename-new" | "link" => self
                 .paths
@@ -201,6 +201,7 @@ fn check_target(stage: &Stage<'_>, failure: Failure, run: &Run, report: &mut Rep
             "the database was not changed" => Some(false),
             line if line.starts_with("its content was not changed") => Some(false),
             line if line.starts_with("the new database is in place") => Some(true),
+            line if line.starts_with("the new content is in the database") => Some(true),
             _ => None,
         }),
     };

@@ -17,6 +17,7 @@ mod promises;
 mod run;
 mod scenario;
 mod sweep;
+mod transaction;
 
 use std::sync::Mutex;
 
@@ -90,6 +91,49 @@ macro_rules! sweeps {
             }
         }
     )* };
+}
+
+/// The same in place: nothing that SQLite cannot open.
+macro_rules! sweeps_in_place {
+    ($($module:ident $action:ident,)*) => { $(
+        mod $module {
+            use super::{Action, Depth, Old, Scenario, sweep_all};
+
+            fn over(old: Old) {
+                sweep_all(Scenario { action: Action::$action, old }, Depth::Usual).expect_none();
+            }
+
+            #[test]
+            fn a_hot_wal() {
+                over(Old::HotWal);
+            }
+
+            #[test]
+            fn a_hot_journal() {
+                over(Old::HotJournal);
+            }
+
+            #[test]
+            fn a_rollback_database() {
+                over(Old::Rollback);
+            }
+
+            #[test]
+            fn a_restored_database() {
+                over(Old::SecondTime);
+            }
+
+            #[test]
+            fn a_database_behind_a_symlink() {
+                over(Old::Symlink);
+            }
+        }
+    )* };
+}
+
+sweeps_in_place! {
+    restore_in_place_over RestoreInPlace,
+    undo_in_place_over UndoInPlace,
 }
 
 sweeps! {

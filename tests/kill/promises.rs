@@ -135,7 +135,7 @@ impl Stage<'_> {
 
     /// Whether a restore has written down what it is about to do.
     pub(crate) fn is_under_way(&self) -> bool {
-        with_suffix(&self.db, ".restore-intent").exists()
+        [".restore-intent", ".restore-in-place"].iter().any(|suffix| with_suffix(&self.db, suffix).exists())
     }
 
     /// Whether it is there with its WAL.
@@ -170,6 +170,16 @@ impl Stage<'_> {
     /// Whether it is kept complete.
     fn has(&self, database: &Found) -> bool {
         kept(&self.db).iter().any(|path| found(path) == *database)
+            || self.template.scenario.action.is_in_place() && self.has_backed_up(database)
+    }
+
+    /// Whether it is in a backup that verifies.
+    fn has_backed_up(&self, database: &Found) -> bool {
+        let backups = list(&self.home().join("backups")).map(|listing| listing.backups).unwrap_or_default();
+        backups.iter().any(|backup| {
+            let verdict = verify(&backup.path, &VerifyOptions::default(), &mut Quiet).unwrap().verdict;
+            found(&backup.path) == *database && verdict == Verdict::Pass
+        })
     }
 
     /// The same, while its files are being renamed one after the other.
@@ -212,6 +222,11 @@ impl Stage<'_> {
     fn may_stay(&self, suffix: &str, side: Option<Side>) -> bool {
         match suffix {
             "" | ".restore-lock" | ".pre-restore" | ".pre-restore.json" => true,
+            // SQLite's own, in the mode that it is in.
+            "-wal" | "-shm" if self.template.scenario.action.is_in_place() => {
+                self.template.journal_mode == Some([2, 2])
+            }
+            ".in-place.json" => self.template.scenario.action.is_in_place(),
             // Once there is a new database, nothing of the old one may lie beside it.
             "-wal" | "-shm" | "-journal" => {
                 side == Some(Side::Old) && self.template.sidecars.iter().any(|s| s == suffix)

@@ -40,6 +40,8 @@ pub(crate) enum Old {
 pub(crate) enum Action {
     Restore,
     Undo,
+    RestoreInPlace,
+    UndoInPlace,
     Backup,
     BackupOnline,
     BackupByVacuum,
@@ -53,12 +55,28 @@ pub(crate) struct Scenario {
 }
 
 impl Action {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Restore, Self::Undo, Self::Backup, Self::BackupOnline, Self::BackupByVacuum];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Restore,
+        Self::Undo,
+        Self::RestoreInPlace,
+        Self::UndoInPlace,
+        Self::Backup,
+        Self::BackupOnline,
+        Self::BackupByVacuum,
+    ];
 
-    /// Whether it puts another database in place.
+    /// Whether there is another database afterwards, or another content.
     pub(crate) fn replaces(self) -> bool {
-        matches!(self, Self::Restore | Self::Undo)
+        matches!(self, Self::Restore | Self::Undo) || self.is_in_place()
+    }
+
+    /// Whether it goes through SQLite, with what was there backed up before.
+    pub(crate) fn is_in_place(self) -> bool {
+        matches!(self, Self::RestoreInPlace | Self::UndoInPlace)
+    }
+
+    pub(crate) fn is_undo(self) -> bool {
+        matches!(self, Self::Undo | Self::UndoInPlace)
     }
 }
 
@@ -77,7 +95,11 @@ impl Old {
 
 impl Scenario {
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Action::ALL.into_iter().flat_map(|action| Old::ALL.map(|old| Self { action, old }))
+        let all = Action::ALL.into_iter().flat_map(|action| Old::ALL.map(|old| Self { action, old }));
+        // Without a database there is nothing to put content into.
+        all.filter(|scenario| {
+            !scenario.action.is_in_place() || !matches!(scenario.old, Old::Unopenable | Old::Orphan | Old::Missing)
+        })
     }
 
     /// Its place among all.
@@ -159,6 +181,8 @@ impl Template {
         match self.scenario.action {
             Action::Restore => vec!["restore", &self.backup],
             Action::Undo => vec!["undo"],
+            Action::RestoreInPlace => vec!["restore", &self.backup, "--in-place"],
+            Action::UndoInPlace => vec!["undo", "--in-place"],
             Action::Backup => vec!["backup", "--engine", "snapshot"],
             Action::BackupOnline => vec!["backup", "--engine", "online"],
             Action::BackupByVacuum => vec!["backup", "--engine", "vacuum"],
@@ -234,10 +258,16 @@ pub(crate) fn lay_out(scenario: Scenario, root: &Utf8Path) -> String {
     fs::create_dir(&archive).unwrap();
     let backup = archive.join("known.db").strip_prefix(root).unwrap().to_string();
     engram(&["backup", "--path", &backup]);
-    let mut earlier = usize::from(scenario.action == Action::Undo) + usize::from(scenario.old == Old::SecondTime);
+    let mut earlier = usize::from(scenario.action.is_undo()) + usize::from(scenario.old == Old::SecondTime);
     while earlier > 0 {
         write_hot(&db, 3, 10 + earlier as u64).unwrap();
-        engram(&["restore", &backup]);
+        if scenario.action.is_in_place() {
+            engram(&["restore", &backup, "--in-place"]);
+            // Whoever closes last takes the sidecars away.
+            Foreign::with(&db, "SELECT count(*) FROM observations").close();
+        } else {
+            engram(&["restore", &backup]);
+        }
         earlier -= 1;
     }
     if !scenario.action.replaces() {

@@ -47,7 +47,8 @@ pub(crate) fn sweep<'a>(
             return;
         }
         report.faults += 1;
-        if from.template.scenario.action.replaces() && stage.archive() != archive {
+        let action = from.template.scenario.action;
+        if action.replaces() && !action.is_in_place() && stage.archive() != archive {
             report.add(&stage, "the archive was changed");
         }
         check(at, stage, &run, report);

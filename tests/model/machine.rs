@@ -119,6 +119,7 @@ impl Machine {
             state @ (RestoreState::Idle
             | RestoreState::Running(_)
             | RestoreState::Interrupted(_)
+            | RestoreState::InPlace(_)
             | RestoreState::Unexplained(_)) => {
                 return Err(format!("{state:?} is not what there is: {:?}", self.worlds));
             }

@@ -125,6 +125,23 @@ fn restore_that_gets_no_room_for_the_copy_changes_nothing() {
     assert_eq!(snapshot(&scene.dir), before);
 }
 
+/// In place it takes more: the WAL, and a backup of what is there.
+#[test]
+fn restore_in_place_without_room_changes_nothing() {
+    let Some(full) = Full::new(128 << 10) else { return };
+    let before = (snapshot(&full.disk.path), snapshot(&full.scene.dir.join("backups")));
+    for more in [&[][..], &["--dry-run"]] {
+        let json = full.run(&[&["restore", "latest", "--any-source", "--in-place"], more].concat()).expect(5).json();
+        assert_no_room(&json);
+        assert!(text(&json["error"], "message").contains("write-ahead log"), "{json}");
+        let after = (snapshot(&full.disk.path), snapshot(&full.scene.dir.join("backups")));
+        let changed = |name: &String| !name.ends_with("-shm");
+        assert!(after.0.keys().filter(|name| changed(name)).eq(before.0.keys().filter(|name| changed(name))), "{json}");
+        assert_eq!(after.1, before.1);
+    }
+    assert_eq!(content(&full.db), full.old);
+}
+
 fn names_but_filler(dir: &Utf8Path) -> Vec<String> {
     Scene::names(dir).into_iter().filter(|name| name != "filler").collect()
 }

@@ -67,6 +67,7 @@ fn plan_says_what_would_be_lost() {
     told(&dry(&hot.scene, &["restore", "latest", "--json"]).expect(3).json());
     let busy = dry(&hot.scene, &["restore", "latest"]).expect(3);
     assert!(busy.stdout.starts_with("a restore would lose ") && busy.stderr.contains("it is open in pid"), "{busy:?}");
+    told(&dry(&hot.scene, &["restore", "latest", "--in-place", "--json"]).expect(0).json());
     holder.close();
 }
 

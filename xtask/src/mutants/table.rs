@@ -5,6 +5,9 @@ use super::Mutant;
 
 const STEPS: &str = "restore/steps.rs";
 const RESTORE: &str = "restore/mod.rs";
+const UNDO: &str = "restore/undo.rs";
+const IN_PLACE: &str = "restore/in_place.rs";
+const OVERWRITE: &str = "sqlite/overwrite.rs";
 const PRESERVE: &str = "restore/preserve.rs";
 const FOLD: &str = "sqlite/fold.rs";
 const DECIDE: &str = "recover/table.rs";
@@ -19,9 +22,9 @@ const COPIES: &str = "--test=snapshot";
 pub(super) const TABLE: &[Mutant] = &[
     Mutant {
         name: "an undo that took an interrupted restore back stops there",
-        file: RESTORE,
-        find: "if settled.outcome == RecoverOutcome::Undone && run.action == UNDO {",
-        replace: "if false {",
+        file: UNDO,
+        find: "if settled != RecoverOutcome::Undone || run.action != UNDO {",
+        replace: "if true {",
         target: CLI,
         test: "undo::undo_of_an_interrupted_restore_stops_there",
     },
@@ -44,7 +47,7 @@ pub(super) const TABLE: &[Mutant] = &[
     Mutant {
         name: "a first look before SQLite opens the database",
         file: RESTORE,
-        find: "let found = wait_for_quiet(database, run.action, run, observer)?;",
+        find: "let found = wait_for_quiet(database, run.action, run, observer).map_err(or_in_place_if_busy)?;",
         replace: "let found = Look::default();",
         target: BETWEEN,
         test: "who_cannot_be_seen_is_refused_before_anything_is_changed",
@@ -383,5 +386,45 @@ pub(super) const TABLE: &[Mutant] = &[
         replace: "if false && read_header(file)?.journal_mode == JournalMode::Wal {",
         target: COPIES,
         test: "large::hash_is_that_of_the_file_after_the_replay",
+    },
+    Mutant {
+        name: "in place: what others commit before the lock is noticed",
+        file: OVERWRITE,
+        find: "let others_wrote = data_version(handle) != seen;",
+        replace: "let others_wrote = false;",
+        target: BETWEEN,
+        test: "in_place::what_others_commit_before_the_lock_is_in_the_backup",
+    },
+    Mutant {
+        name: "in place: somebody who does not yield is found before a backup is taken",
+        file: IN_PLACE,
+        find: "storage.through_sqlite(\"try to lock\", &beside.database, |port| target.lock(&new.source, port).map(drop))?;",
+        replace: "",
+        target: CLI,
+        test: "restore::in_place::who_does_not_yield_is_waited_for_and_named",
+    },
+    Mutant {
+        name: "in place: the backup is hashed again after it was read",
+        file: IN_PLACE,
+        find: "if hash_of(&new.file.path, &cancel)? != new.file.blake3 {",
+        replace: "if false {",
+        target: BETWEEN,
+        test: "in_place::a_backup_that_is_changed_while_it_is_read_is_noticed",
+    },
+    Mutant {
+        name: "in place: latest passes the backups over that a restore has taken",
+        file: "archive/select.rs",
+        find: "readable.retain(|backup| !is_pre_restore(backup));",
+        replace: "",
+        target: CLI,
+        test: "restore::in_place::latest_is_not_the_backup_that_a_restore_has_taken",
+    },
+    Mutant {
+        name: "recover in place: the schema cookie tells where an application has written since",
+        file: "recover/in_place.rs",
+        find: "|| now.schema_version == record.schema_version {",
+        replace: "{",
+        target: CLI,
+        test: "restore::in_place::an_interrupted_one_is_told_by_content_and_then_by_the_schema_cookie",
     },
 ];
