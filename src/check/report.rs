@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::findings::{Code, Finding, Severity};
 use crate::fingerprint::{Content, TableContent};
 use crate::pages::Accounting;
-use crate::sqlite::{Checked, Differs, Halt, MAX_CHECK_ROWS, References};
+use crate::sqlite::{Checked, Differs, Halt, MAX_CHECK_ROWS, References, quoted};
 
 /// What stands before a line of our own accounts.
 const OWN_ACCOUNTS: &str = "page accounting: ";
@@ -134,7 +134,7 @@ impl<'a> Found<'a> {
     fn full_text(&mut self, name: &str, differs: &Differs) {
         let message = match differs {
             Differs::Words => {
-                let table = format!("\"{}\"", name.replace('"', "\"\""));
+                let table = quoted(name);
                 format!(
                     "the full-text index {name} has other words than the table that it indexes; in the live database, put it \
                      right with: INSERT INTO {table}({table}) VALUES('rebuild')"

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row, ffi};
 
+use super::fingerprint::quoted;
 use super::finished::{FinishedFile, Halt};
 use super::inspect::Inspection;
 use super::{is_damage, words};
@@ -338,8 +339,4 @@ fn extended_code(error: &rusqlite::Error) -> Option<i32> {
 
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -171,7 +171,8 @@ fn primary_key_tree(connection: &Connection, name: &str) -> rusqlite::Result<Opt
     connection.query_row(sql, [name], |row| row.get(0)).optional()
 }
 
-pub(super) fn quoted(name: &str) -> String {
+/// A name as SQL takes it, whatever is in it.
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

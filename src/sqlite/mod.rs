@@ -29,6 +29,7 @@ pub(crate) use check::{Checked, Differs, FullText, MAX_CHECK_ROWS, Modules, Refe
 pub(crate) use connection::{
     check_connection, commits_of_others, content_of_connection, copy_connection, path_of, require_idle,
 };
+pub(crate) use fingerprint::quoted;
 pub(crate) use finished::{FinishedFile, Halt, Stop};
 pub(crate) use fold::{Folded, Held, fold, fold_copy, fold_returned_wal, set_wal_mode};
 pub(crate) use inspect::Inspection;
