@@ -14,11 +14,13 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
-use crate::backup::{BackupOptions, ConnectionBackupOptions, Destination, Engine, Limits, backup, backup_connection};
+use crate::backup::{
+    BackupOptions, ConnectionBackupOptions, Destination, Engine, Limits, backup, backup_connection,
+    backup_connection_sound,
+};
 use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::{Severity, Verdict};
-use crate::guard::require_sound;
 use crate::header::JournalMode;
 use crate::manifest::Manifest;
 use crate::observe::{Event, Observer, Step};
@@ -138,9 +140,9 @@ pub fn before_cycle(
     storage: &Storage,
     observer: &mut dyn Observer,
 ) -> Result<Cycle> {
-    let report = backup_connection(connection, &backup_options(options), storage, observer)?;
+    // What no restore would take is nothing to go back to.
+    let report = backup_connection_sound(connection, &backup_options(options), storage, observer)?;
     let database = report.manifest.source.path.clone();
-    require_sound(&report.manifest, &database)?;
     Ok(Cycle { database, backup: report.backup, manifest: report.manifest })
 }
 

@@ -57,6 +57,8 @@ impl ErrorKind {
 pub struct TargetState {
     /// Whether the database under the path is another one than before.
     pub changed: bool,
+    /// Whether it is known to be the one that was to be put there: what failed came after the commit.
+    pub committed: bool,
     /// The same as a sentence for people.
     pub sentence: String,
 }
@@ -114,7 +116,16 @@ impl Error {
     /// Says in which state the target was left. The first who knows it wins.
     #[must_use]
     pub fn target(mut self, changed: bool, sentence: impl Into<String>) -> Self {
-        self.0.target.get_or_insert_with(|| TargetState { changed, sentence: sentence.into() });
+        let state = || TargetState { changed, committed: false, sentence: sentence.into() };
+        self.0.target.get_or_insert_with(state);
+        self
+    }
+
+    /// Says that what was to be put there is there. The first who knows the state wins.
+    #[must_use]
+    pub(crate) fn committed(mut self, sentence: impl Into<String>) -> Self {
+        let state = || TargetState { changed: true, committed: true, sentence: sentence.into() };
+        self.0.target.get_or_insert_with(state);
         self
     }
 

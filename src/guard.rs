@@ -16,8 +16,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::archive::{Scope, list};
-use crate::backup::{BackupOptions, Destination, Engine, Limits, backup};
+use crate::archive::{PRE_RESTORE_LABEL, Scope, list};
+use crate::backup::{BackupOptions, Destination, Engine, Limits, backup_sound};
 use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Verdict;
@@ -25,7 +25,7 @@ use crate::holders::{began_ticks, command_line};
 use crate::lock::Lock;
 use crate::observe::{Cancel, Event, Observer};
 use crate::recover::guarded::{self, GuardRecord, Stage};
-use crate::recover::{self, Beside, GuardState, PutBack};
+use crate::recover::{self, Beside, PutBack};
 use crate::sqlite::{Snapshot, Soundness};
 use crate::storage::Storage;
 use crate::verify::{VerifyOptions, verify};
@@ -41,6 +41,8 @@ pub struct GuardOptions {
     pub database: Utf8PathBuf,
     /// The folder with the backups; it is made if need be.
     pub archive: Utf8PathBuf,
+    /// A configuration file for the command lines that put the database back; nothing is read from it here.
+    pub config: Option<Utf8PathBuf>,
     /// What a new backup is labelled with.
     pub label: Option<String>,
     /// What is done if the command fails or the database is damaged.
@@ -108,11 +110,11 @@ pub struct GuardReport {
     pub verdict: Verdict,
     /// What was found, or why it could not be looked at.
     pub problem: Option<String>,
-    /// How it was put back, if it was.
+    /// How it was put back, if it was: also where something failed after that, which is in `error` then.
     pub restored: Option<RestoreMode>,
     /// Where the database is that the command left, if it was put back: a backup, or a file beside the database.
     pub pre_restore: Option<Utf8PathBuf>,
-    /// Why it was not put back, although it should have been.
+    /// Why it was not put back, although it should have been, or what failed after it was.
     pub error: Option<Error>,
     /// How it can be put back, where something is wrong and that was not done.
     pub put_back: Option<PutBack>,
@@ -138,29 +140,24 @@ pub fn guard(options: &GuardOptions, storage: &Storage, observer: &mut dyn Obser
         }
         let lock = guarded::lock_guard(&beside, options.wait, options.now, observer)
             .map_err(|e| e.hint("only one command at a time can be guarded"))?;
-        refuse_unfinished(&beside)?;
+        guarded::refuse_unfinished(&beside, ACTION)?;
         let (backup, reused) = match same_content(options, database, storage, observer)? {
             Some(path) => (path, true),
             None => (new_backup(options, database, storage, observer)?, false),
         };
         let command = command_line(options.command.iter().map(|word| word.as_str().into()));
-        let record = GuardRecord::new(options.now, command, backup.clone());
-        guarded::write(&beside, &record, storage)?;
+        let record = GuardRecord::new(options.now, command, backup.clone(), options.config.clone());
+        if let Err(e) = guarded::write(&beside, &record, storage) {
+            // The name may be there already, and only that not be durable.
+            return Err(match guarded::clear(&beside, storage) {
+                Ok(()) => e,
+                Err(left) => e.hint(format!("the record of the guard was left behind: {}", left.message())),
+            });
+        }
         Ok((backup, reused, record, lock))
     })();
     let (backup, reused, record, lock) = begun.map_err(|e| e.within(ACTION, database))?;
     Ok(Guard { options: options.clone(), backup, reused, record, _lock: lock, beside })
-}
-
-/// A guard that was killed may have left its command running; and what cannot be read is nobody's to replace.
-fn refuse_unfinished(beside: &Beside) -> Result<()> {
-    let refused = |kind, why| Err(Error::new(kind, ACTION, &beside.database).because(why));
-    match guarded::left(beside)? {
-        GuardState::Unguarded(why) => refused(ErrorKind::Busy, why),
-        GuardState::Unexplained(why) => refused(ErrorKind::Failed, why),
-        // One that is interrupted was explained before; its record is replaced.
-        GuardState::Idle | GuardState::Running(_) | GuardState::Interrupted(_) => Ok(()),
-    }
 }
 
 /// The newest backup of this database that holds the very same content, and whose file is what it was.
@@ -181,6 +178,8 @@ fn same_content(
     candidates.retain(|backup| {
         let manifest = &backup.manifest;
         manifest.source.path == database
+            // `latest` passes those over, and this one is to be found.
+            && manifest.label.as_deref() != Some(PRE_RESTORE_LABEL)
             && manifest.integrity_check.is_ok()
             && manifest.fingerprint.is_some_and(|fingerprint| fingerprint.whole.is_some())
     });
@@ -221,7 +220,8 @@ fn new_backup(
     storage: &Storage,
     observer: &mut dyn Observer,
 ) -> Result<Utf8PathBuf> {
-    let report = backup(
+    // What no restore would take guards nothing.
+    let report = backup_sound(
         &BackupOptions {
             database: database.to_owned(),
             destination: Destination::Archive(options.archive.clone()),
@@ -234,19 +234,7 @@ fn new_backup(
         storage,
         observer,
     )?;
-    require_sound(&report.manifest, database)?;
     Ok(report.backup)
-}
-
-/// What no restore would take guards nothing.
-pub(crate) fn require_sound(manifest: &crate::manifest::Manifest, database: &Utf8Path) -> Result<()> {
-    let check = &manifest.integrity_check;
-    let refused = |kind, why| Err(Error::new(kind, ACTION, database).because(why));
-    match &check.error {
-        _ if check.is_ok() => Ok(()),
-        None => refused(ErrorKind::Damaged, format!("it is damaged already: {}", check.rows.join("; "))),
-        Some(why) => refused(ErrorKind::Inconclusive, format!("whether it is sound could not be looked at: {why}")),
-    }
 }
 
 /// One state of a live database for `look`; it is let go whatever comes of that.
@@ -323,20 +311,23 @@ impl Guard {
             error: None,
             put_back: None,
         };
-        let how = || Some(PutBack::new(&database, &self.backup));
+        let how = |record: &GuardRecord| Some(record.put_back(&database, verdict == Verdict::Fail));
         match decide(self.options.on_failure, status != 0, verdict) {
             Decision::Nothing => {}
-            Decision::SayHow => report.put_back = how(),
+            Decision::SayHow => report.put_back = how(&self.record),
             Decision::PutBack => {
                 self.note(Stage::PuttingBack { status }, storage, observer);
-                match put_back(&self, now, storage, observer) {
-                    Ok((mode, pre_restore)) => {
+                let (mode, done) = put_back(&self, now, storage, observer);
+                match done {
+                    Ok(pre_restore) => {
                         report.restored = Some(mode);
                         report.pre_restore = pre_restore;
                     }
                     Err(e) => {
+                        let committed = e.target_state().filter(|target| target.committed);
+                        report.restored = committed.map(|_| mode);
+                        report.put_back = if committed.is_some() { None } else { how(&self.record) };
                         report.error = Some(e);
-                        report.put_back = Some(PutBack::new(&database, &self.backup));
                     }
                 }
             }

@@ -27,6 +27,7 @@ mod probes;
 mod tests;
 
 pub use crate::database::FileIdentity;
+pub(crate) use open_files::parted_holders;
 pub use open_files::{OpenFiles, open_files};
 pub use probes::{Lease, LockHolders, lock_byte_holders, write_lease};
 

@@ -19,7 +19,7 @@
 //! | finding one | [`archive::list()`], [`archive::select()`], [`archive::read_manifest()`], [`first_good()`], [`none_good()`] |
 //! | when each was verified | [`archive::History`], [`archive::record()`] |
 //! | checking one | [`verify()`], [`VerifyOptions`], [`verify_subset()`], [`SubsetOptions`], [`check()`], [`CheckOptions`], [`CheckReport`], [`BackupVerdict`], [`Verdict`], [`Finding`], [`Code`], [`Severity`] |
-//! | comparing | [`diff()`], [`DiffOptions`], [`DiffSide`], [`DiffReport`], [`TableDiff`], [`SchemaDiff`], [`Status`], [`TableKind`], [`Newest`], [`Time`]; [`would_lose()`], [`WouldLose`], [`LostRows`], [`LostTime`] |
+//! | comparing | [`diff()`], [`DiffOptions`], [`DiffSide`], [`DiffReport`], [`TableDiff`], [`SchemaDiff`], [`Status`], [`TableKind`], [`Newest`], [`Time`]; [`would_lose()`], [`undo_would_lose()`], [`WouldLose`], [`LostRows`], [`LostTime`] |
 //! | putting one in place | [`restore()`], [`plan_restore()`], [`RestoreOptions`], [`RestorePlan`], [`RestoreReport`] |
 //! | putting one into a database that is open | [`restore_in_place()`], [`plan_restore_in_place()`], [`undo_in_place()`], [`plan_undo_in_place()`], [`InPlaceReport`], [`InPlacePlan`] |
 //! | taking that back | [`undo()`], [`plan_undo()`], [`UndoOptions`] |
@@ -119,7 +119,7 @@ pub use recover::{
 pub use restore::{
     InPlacePlan, InPlaceReport, LostRows, LostTime, NewContent, OldDatabase, RestoreOptions, RestorePlan,
     RestoreReport, UndoOptions, WouldLose, plan_restore, plan_restore_in_place, plan_undo, plan_undo_in_place, restore,
-    restore_in_place, undo, undo_in_place, would_lose,
+    restore_in_place, undo, undo_in_place, undo_would_lose, would_lose,
 };
 pub use sqlite::{TableKind, Time};
 pub use status::{LastVerified, StatusOptions, StatusReport, status};

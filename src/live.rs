@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::database::{self, sidecar};
 use crate::error::Result;
-use crate::holders::{self, Look};
+use crate::holders::{self, Look, parted_holders};
 use crate::lock::{LiveHolder, SharedLock};
 use crate::medium;
 
@@ -61,6 +61,16 @@ pub(crate) fn look(database: &Utf8Path) -> Result<Look> {
         Err(e) => doubt(&mut look, &e.message()),
     }
     Ok(look)
+}
+
+/// Who still has open what was under this name before it was deleted or replaced, as a sentence: what it writes is in no file
+/// that anybody will find. `None` if nobody is seen who has.
+pub(crate) fn parted(database: &Utf8Path) -> Option<String> {
+    let names = parted_holders(database)?;
+    Some(format!(
+        "{names} still has open what was under the name {database} before that was deleted or replaced, and what it \
+         writes is lost"
+    ))
 }
 
 /// Adds what could not be looked at: nobody who was seen is not the same as nobody being there.

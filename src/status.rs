@@ -12,7 +12,7 @@ use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Verdict;
 use crate::holders::Look;
-use crate::live::look;
+use crate::live::{look, parted};
 use crate::recover::{GuardState, RestoreState, guard_state, restore_state};
 
 /// What to look at.
@@ -146,6 +146,7 @@ pub fn status(options: &StatusOptions) -> Result<StatusReport> {
         problems.unknown.push(e.message());
         Look { unseen, ..Look::default() }
     });
+    problems.wrong.extend(parted(&db));
     let verdict = problems.verdict();
     let Problems { mut wrong, mut unknown } = problems;
     wrong.append(&mut unknown);

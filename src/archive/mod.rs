@@ -17,7 +17,7 @@ pub use history::{Closeness, History, Passed, Proofs, Round, Verification, Verif
 pub use listing::{Backup, Listing, Unreadable, list};
 pub(crate) use names::{PARTIAL_PREFIX, PARTIAL_SUFFIX, is_partial, with_time};
 pub use names::{backup_name, sort_key};
-pub use select::{Scope, Selected, Selection, select};
+pub use select::{Meant, Scope, Selected, Selection, select};
 pub use state::{lies_in, record};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -25,7 +25,8 @@ use crate::manifest::{MANIFEST_SUFFIX, MAX_MANIFEST_BYTES, Manifest, ManifestErr
 use crate::storage;
 
 /// The label of a backup that a restore in place took of the content before. `latest` passes such a backup over: who repeats
-/// a restore of the latest backup does not mean the one that the first try has taken.
+/// a restore of the latest backup does not mean the one that the first try has taken. The command line says so, where it is
+/// newer than the one that is taken.
 pub const PRE_RESTORE_LABEL: &str = "before-in-place-restore";
 
 /// The manifest's path of a backup file.

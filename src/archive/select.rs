@@ -41,13 +41,42 @@ impl Selection {
     }
 }
 
+/// What a selection stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// The backup files.
+    pub meant: Meant,
+    newest_passed_over: Option<PassedOver>,
+}
+
 /// The backup files that a selection stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selected {
+pub enum Meant {
     /// One, whatever its state.
     One(Utf8PathBuf),
     /// The first of these, newest first, that verifies.
     FirstGood(Vec<Utf8PathBuf>),
+}
+
+/// The newest backup that a restore in place has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct PassedOver {
+    path: Utf8PathBuf,
+    /// Those that may be meant and are newer than it.
+    newer: Vec<Utf8PathBuf>,
+}
+
+impl Selected {
+    fn one(path: Utf8PathBuf) -> Self {
+        Self { meant: Meant::One(path), newest_passed_over: None }
+    }
+
+    /// The newest backup that is not meant because a restore in place has taken it, if it is newer than `chosen`.
+    #[must_use]
+    pub fn passed_over_for(&self, chosen: &Utf8Path) -> Option<&Utf8Path> {
+        let passed_over = self.newest_passed_over.as_ref()?;
+        (!passed_over.newer.iter().any(|newer| newer == chosen)).then_some(&passed_over.path)
+    }
 }
 
 /// Finds what `selection` means in the archive at `folder`.
@@ -60,18 +89,23 @@ pub enum Selected {
 /// [`ErrorKind::NotFound`] if nothing fits, [`ErrorKind::Usage`] if a prefix fits several.
 pub fn select(folder: &Utf8Path, scope: &Scope, selection: &Selection) -> Result<Selected> {
     match selection {
-        Selection::Named(name) => named(folder, name).map(Selected::One),
+        Selection::Named(name) => named(folder, name).map(Selected::one),
         Selection::Latest | Selection::LatestGood => {
-            let mut candidates = list(folder)?.candidates(scope);
-            if candidates.is_empty() {
-                return Err(nothing_here(folder, scope));
-            }
-            candidates.sort_by_key(|(time, path)| Reverse((*time, path.clone())));
-            let mut paths = candidates.into_iter().map(|(_, path)| path);
-            match (selection, paths.next()) {
-                (Selection::Latest, Some(newest)) => Ok(Selected::One(newest)),
-                (_, newest) => Ok(Selected::FirstGood(newest.into_iter().chain(paths).collect())),
-            }
+            let Candidates { mut meant, passed_over } = list(folder)?.candidates(scope);
+            let newest_passed_over = passed_over.into_iter().max().map(|(key, path)| {
+                let newer = meant.iter().filter(|(other, _)| *other > key).map(|(_, path)| path.clone()).collect();
+                PassedOver { path, newer }
+            });
+            meant.sort_by_key(|(key, path)| Reverse((*key, path.clone())));
+            let mut paths = meant.into_iter().map(|(_, path)| path);
+            let Some(newest) = paths.next() else { return Err(nothing_here(folder, scope)) };
+            let meant = match selection {
+                Selection::Latest => Meant::One(newest),
+                Selection::LatestGood | Selection::Named(_) => {
+                    Meant::FirstGood(std::iter::once(newest).chain(paths).collect())
+                }
+            };
+            Ok(Selected { meant, newest_passed_over })
         }
     }
 }
@@ -112,21 +146,35 @@ impl Listing {
         self.unreadable.iter().filter(fits).collect()
     }
 
-    fn candidates(&self, scope: &Scope) -> Vec<((Timestamp, u32), Utf8PathBuf)> {
+    fn candidates(&self, scope: &Scope) -> Candidates {
         let name = |path: &Utf8PathBuf| path.file_name().unwrap_or_default().to_owned();
-        let mut readable = self.in_scope(scope);
-        let is_pre_restore = |backup: &Backup| backup.manifest.label.as_deref() == Some(super::PRE_RESTORE_LABEL);
-        if !readable.iter().all(|backup| is_pre_restore(backup)) {
-            readable.retain(|backup| !is_pre_restore(backup));
+        let keyed =
+            |backup: &Backup| (super::sort_key(backup.manifest.created_at, &name(&backup.path)), backup.path.clone());
+        let is_pre_restore = |backup: &&Backup| backup.manifest.label.as_deref() == Some(super::PRE_RESTORE_LABEL);
+        let (mut passed_over, mut readable): (Vec<_>, Vec<_>) =
+            self.in_scope(scope).into_iter().partition(is_pre_restore);
+        if readable.is_empty() {
+            // Where there is nothing else, they are what there is.
+            std::mem::swap(&mut passed_over, &mut readable);
         }
-        let readable = readable
-            .into_iter()
-            .map(|backup| (super::sort_key(backup.manifest.created_at, &name(&backup.path)), backup.path.clone()));
         let unreadable = self.unreadable_in_scope(scope).into_iter().map(|unreadable| {
             (super::sort_key(unreadable.at_latest(), &name(&unreadable.path)), unreadable.path.clone())
         });
-        readable.chain(unreadable).collect()
+        Candidates {
+            meant: readable.into_iter().map(keyed).chain(unreadable).collect(),
+            passed_over: passed_over.into_iter().map(keyed).collect(),
+        }
     }
+}
+
+/// By time, then by the number in the name.
+type Key = (Timestamp, u32);
+
+/// What `latest` may mean.
+struct Candidates {
+    meant: Vec<(Key, Utf8PathBuf)>,
+    /// Those that a restore in place has taken.
+    passed_over: Vec<(Key, Utf8PathBuf)>,
 }
 
 fn named(folder: &Utf8Path, name: &str) -> Result<Utf8PathBuf> {

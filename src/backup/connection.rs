@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::engine::{Choice, Copy, Engine, replaced};
-use super::{BackupOptions, BackupReport, Destination, Job, Limits, admit, check_label, find_destination};
+use super::{BackupOptions, BackupReport, Destination, IfUnsound, Job, Limits, admit, check_label, find_destination};
 use crate::database;
 use crate::error::{Error, Result};
 use crate::holders::FileIdentity;
@@ -48,6 +48,30 @@ pub fn backup_connection(
     storage: &Storage,
     observer: &mut dyn Observer,
 ) -> Result<BackupReport> {
+    take(connection, options, IfUnsound::Publish, storage, observer)
+}
+
+/// The same for somebody who wants to go back to it: of a database that is not sound there is none.
+///
+/// # Errors
+///
+/// Those of [`super::backup_sound()`] and [`backup_connection`].
+pub(crate) fn backup_connection_sound(
+    connection: &Connection,
+    options: &ConnectionBackupOptions,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<BackupReport> {
+    take(connection, options, IfUnsound::Refuse, storage, observer)
+}
+
+fn take(
+    connection: &Connection,
+    options: &ConnectionBackupOptions,
+    if_unsound: IfUnsound,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<BackupReport> {
     let start = Instant::now();
     let database = database::resolve(&sqlite::path_of(connection)?)?;
     check_label(options.label.as_deref(), &database)?;
@@ -65,7 +89,7 @@ pub fn backup_connection(
     let ownership = admit(&database)?;
     find_destination(&options, &database)?;
     let choice = Choice { engine: Engine::Online, reason: "through the application's own connection".to_owned() };
-    let job = Job { options: &options, database: &database, ownership, start };
+    let job = Job { options: &options, database: &database, ownership, if_unsound, start };
     job.run(choice, storage, observer, |into, pace, observer| {
         observer.event(Event::Step(Step::Copy));
         let identity = || FileIdentity::of_path(&database).map_err(|e| Error::io("look at", &database, e));

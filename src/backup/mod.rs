@@ -26,11 +26,12 @@ use serde::Serialize;
 use crate::archive::manifest_path;
 use crate::database::{self, is_there};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{self, FORMAT, FileRecord, FingerprintRecord, Manifest, SourceRecord, VERSION};
+use crate::manifest::{self, FORMAT, FileRecord, FingerprintRecord, IntegrityRecord, Manifest, SourceRecord, VERSION};
 use crate::observe::Observer;
 use crate::recover::{self, Beside};
 use crate::sqlite::wal_bytes;
 use crate::storage::{NamedFile, Ownership, Storage, publish, publish_synced};
+pub(crate) use connection::backup_connection_sound;
 pub use connection::{ConnectionBackupOptions, backup_connection};
 pub use destination::Destination;
 use destination::{find_destination, free_names, taken_error};
@@ -43,6 +44,9 @@ use partial::Partial;
 
 /// The longest label, in characters.
 const MAX_LABEL: usize = 200;
+
+/// How many lines of what a check found are told.
+const MAX_TOLD: usize = 10;
 
 /// What to back up, how, and where to.
 #[derive(Clone, Debug)]
@@ -96,6 +100,38 @@ pub struct BackupReport {
 /// [`ErrorKind::NotFound`] without a database, [`ErrorKind::Damaged`] if SQLite cannot read it,
 /// [`ErrorKind::Busy`] if it stayed locked, [`ErrorKind::Usage`] and [`ErrorKind::Failed`] as they say.
 pub fn backup(options: &BackupOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<BackupReport> {
+    take(options, IfUnsound::Publish, storage, observer)
+}
+
+/// Takes a backup for somebody who wants to go back to it: of a database that is not sound there is none.
+///
+/// # Errors
+///
+/// [`ErrorKind::Damaged`] if the integrity check finds damage, [`ErrorKind::Inconclusive`] if it could not be done;
+/// otherwise as for [`backup`].
+pub(crate) fn backup_sound(
+    options: &BackupOptions,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<BackupReport> {
+    take(options, IfUnsound::Refuse, storage, observer)
+}
+
+/// What is done with a copy in which the integrity check finds damage, or which it could not look at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfUnsound {
+    /// It is the only copy that there is.
+    Publish,
+    /// No restore would take it.
+    Refuse,
+}
+
+fn take(
+    options: &BackupOptions,
+    if_unsound: IfUnsound,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<BackupReport> {
     let start = Instant::now();
     check_label(options.label.as_deref(), &options.database)?;
     let database = database::resolve(&options.database)?;
@@ -104,7 +140,7 @@ pub fn backup(options: &BackupOptions, storage: &Storage, observer: &mut dyn Obs
     find_destination(options, &database)?;
     // Before anything is made: an engine that is refused leaves nothing.
     let choice = choose(options, &database)?;
-    let job = Job { options, database: &database, ownership, start };
+    let job = Job { options, database: &database, ownership, if_unsound, start };
     let engine = choice.engine;
     job.run(choice, storage, observer, |into, pace, observer| {
         engine::copy(engine, options, &database, into, pace, storage, observer)
@@ -117,6 +153,7 @@ struct Job<'a> {
     /// Its real path.
     database: &'a Utf8Path,
     ownership: Ownership,
+    if_unsound: IfUnsound,
     start: Instant,
 }
 
@@ -143,6 +180,9 @@ impl Job<'_> {
             let wal_bytes_after = wal_bytes(database)?.unwrap_or(0);
             let writers_waited = copy.copied.writers_waited;
             let file = finish(&partial.file, copy, storage, observer)?;
+            if self.if_unsound == IfUnsound::Refuse {
+                require_sound(&file.integrity_check, database)?;
+            }
             observer.cancel().check("back up", database)?;
             let manifest = describe(options, choice.engine, database, self.ownership, file);
             let (backup, manifest) = publish_all(options, &folder, database, &partial.file, manifest, storage)?;
@@ -229,6 +269,19 @@ fn admit(database: &Utf8Path) -> Result<Ownership> {
             .hint("put a backup in its place with: engram-restore restore latest-good"));
     }
     Ok(Ownership::of(&metadata))
+}
+
+fn require_sound(check: &IntegrityRecord, database: &Utf8Path) -> Result<()> {
+    let refused = |kind, why| Err(Error::new(kind, "back up", database).because(why));
+    match &check.error {
+        _ if check.is_ok() => Ok(()),
+        None => {
+            let (told, more) = check.rows.split_at(check.rows.len().min(MAX_TOLD));
+            let more = if more.is_empty() { String::new() } else { format!("; and {} more", more.len()) };
+            refused(ErrorKind::Damaged, format!("it is damaged already: {}{more}", told.join("; ")))
+        }
+        Some(why) => refused(ErrorKind::Inconclusive, format!("whether it is sound could not be looked at: {why}")),
+    }
 }
 
 fn describe(

@@ -5,6 +5,8 @@
 //!   file but pages that are in the WAL up to the mark, so replaying what was copied of it mends whatever was torn;
 //! - if it is 0, the transaction reads the main file alone, and nobody writes that. The WAL may be restarted meanwhile:
 //!   its header says so, and then the main file by itself is the snapshot;
+//! - where all of the WAL is in the main file already, and nothing was folded in while that was copied, it is the snapshot by
+//!   itself too, and what every reader sees: a replay would put damage right that all others have;
 //! - in rollback mode the transaction is the shared lock, and nobody writes the main file.
 
 use std::fs::File;
@@ -12,7 +14,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::engine::{Copy, replaced};
 use super::pace::{Flow, Pace};
@@ -22,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::JournalMode;
 use crate::holders::FileIdentity;
 use crate::observe::{Event, Observer};
-use crate::sqlite::{Apart, Source, WAL_HEADER_BYTES, pages_in_wal, present_bytes, replay_wal, wal_bytes};
+use crate::sqlite::{Apart, Source, WAL_HEADER_BYTES, WalIndex, pages_in_wal, present_bytes, replay_wal, wal_bytes};
 use crate::storage::{CopyOptions, NamedFile, Storage};
 
 /// Copies the database that `source` has open, the file `identity`, into the empty file `into`. The copy is complete by
@@ -38,14 +40,14 @@ pub(super) fn copy(
     let database = source.path();
     let pinned = storage.through_sqlite("pin", database, |port| source.pin(port))?;
     let mut flow = Flow::new(pace);
-    let main = copy_main(database, identity, into, &mut flow, storage, observer);
-    let wal = match (&main, pinned.journal_mode) {
-        (Ok(_), JournalMode::Wal) => copy_wal(source, into, &mut flow, storage),
-        (Ok(_), JournalMode::Rollback) | (Err(_), _) => Ok(None),
+    let main = copy_main(pinned.journal_mode, database, identity, into, &mut flow, storage, observer);
+    let wal = match &main {
+        Ok(Main { is_all: false, .. }) => copy_wal(source, into, &mut flow, storage),
+        Ok(_) | Err(_) => Ok(None),
     };
     // As soon as the bytes are copied, and also after a failure: it keeps the WAL from being reused, or writers waiting.
     let released = pinned.release();
-    let (mut draft, copied) = (main?, released?);
+    let (Main { mut draft, .. }, copied) = (main?, released?);
     if let Some(wal) = wal? {
         let CopiedWal { file, committed } = wal;
         pages_in_wal(&file.file, &mut |page| draft.forget(page)).map_err(|e| Error::io("read", &file.path, e))?;
@@ -57,8 +59,56 @@ pub(super) fn copy(
     Ok(Copy { copied, draft })
 }
 
-/// Copies the main file, and hashes the copy on the way.
+/// The index of the WAL, where its close costs nobody a lock.
+struct Index(Option<Apart>, Utf8PathBuf);
+
+impl Index {
+    fn open(database: &Utf8Path, into: &NamedFile) -> Result<Self> {
+        let path = sidecar(database, "-shm");
+        match Apart::open(&path, &into.file) {
+            Ok(index) => Ok(Self(Some(index), path)),
+            // Removed by hand under everybody who uses it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self(None, path)),
+            Err(e) => Err(Error::io("open", path, e)),
+        }
+    }
+
+    /// `None` if it says nothing that can be relied on.
+    fn look(&self) -> Result<Option<WalIndex>> {
+        let Self(Some(index), path) = self else { return Ok(None) };
+        index.ask(|index, _| WalIndex::read(index)).map_err(|e| Error::io("read", path, e))
+    }
+}
+
+/// The main file, copied.
+struct Main {
+    draft: Draft,
+    /// Whether it is the snapshot by itself: in rollback mode, or where all of the WAL was in it already.
+    is_all: bool,
+}
+
 fn copy_main(
+    journal_mode: JournalMode,
+    database: &Utf8Path,
+    identity: FileIdentity,
+    into: &NamedFile,
+    flow: &mut Flow<'_>,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<Main> {
+    if journal_mode == JournalMode::Rollback {
+        return Ok(Main { draft: copy_main_file(database, identity, into, flow, storage, observer)?, is_all: true });
+    }
+    let index = Index::open(database, into)?;
+    let before = index.look()?.filter(WalIndex::is_folded);
+    let draft = copy_main_file(database, identity, into, flow, storage, observer)?;
+    let Some(before) = before else { return Ok(Main { draft, is_all: false }) };
+    let is_all = index.look()?.is_some_and(|now| now.has_folded_nothing_since(&before));
+    Ok(Main { draft, is_all })
+}
+
+/// Hashes the copy on the way.
+fn copy_main_file(
     database: &Utf8Path,
     identity: FileIdentity,
     into: &NamedFile,

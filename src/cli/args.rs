@@ -280,7 +280,7 @@ pub(crate) struct StatusArgs {
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example: engram-restore guard --on-failure restore -- ./migrate.sh\n\n\
-    Ends with the command's own status; with 1 if that was 0 and the database is damaged, with 6 if it was 0 and the\n\
+    Ends with the command's own status; with 1 if that was 0 and the database is damaged, with 6 if it was 0 and the \
     database could not be checked; with 125 if the command was not run, 126 if it cannot be run, 127 if there is none.")]
 pub(crate) struct GuardArgs {
     /// A word for a backup that is taken, kept in its manifest [default: guard]

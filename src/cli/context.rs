@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use engram_restore::archive::{Scope, Selected, Selection, read_manifest, select};
+use engram_restore::archive::{Meant, Scope, Selected, Selection, read_manifest, select};
 use engram_restore::storage::Storage;
 use engram_restore::{
     BackupVerdict, Error, ErrorKind, Event, InterruptedRestore, Observer, Result, database, first_good, restore_state,
@@ -89,6 +89,11 @@ impl Context {
         }
     }
 
+    /// The configuration file's absolute path, if somebody has named one.
+    pub(crate) fn named_config(&self) -> Result<Option<Utf8PathBuf>> {
+        named_config(&self.global)
+    }
+
     /// Which backups count.
     pub(crate) fn scope(&self, any_source: bool) -> Result<Scope> {
         if any_source { Ok(Scope::AnySource) } else { Ok(Scope::Database(self.database()?)) }
@@ -110,10 +115,11 @@ impl Context {
             (Selection::Named(_), archive) => (archive?, Scope::AnySource),
             (Selection::Latest | Selection::LatestGood, archive) => (archive?, self.scope(any_source)?),
         };
-        Ok(match select(&archive, &scope, &selection)? {
-            Selected::One(path) => Selected::One(absolute(&path)?),
-            several @ Selected::FirstGood(_) => several,
-        })
+        let mut selected = select(&archive, &scope, &selection)?;
+        if let Meant::One(path) = &mut selected.meant {
+            *path = absolute(path)?;
+        }
+        Ok(selected)
     }
 
     /// A restore of the database that was interrupted, for a command that only looks: said as a warning, and as it stands
@@ -147,29 +153,36 @@ impl Context {
     }
 
     fn one(&self, word: &str, any_source: bool, observer: &mut dyn Observer) -> Result<Utf8PathBuf> {
-        match self.select(word, any_source)? {
-            Selected::One(path) => Ok(path),
-            Selected::FirstGood(candidates) => {
-                let (path, passed_over) = first_good(&candidates, observer)?;
+        let selected = self.select(word, any_source)?;
+        let path = match &selected.meant {
+            Meant::One(path) => path.clone(),
+            Meant::FirstGood(candidates) => {
+                let (path, passed_over) = first_good(candidates, observer)?;
                 for verdict in &passed_over {
                     observer.event(Event::Warning(&reason(verdict)));
                 }
-                Ok(path)
+                path
             }
-        }
+        };
+        say_passed_over(&selected, &path, observer);
+        Ok(path)
     }
 }
 
 /// The settings of the file that is named, else of the one beside the database, if it is there.
 pub(super) fn configuration(global: &Global) -> Result<Config> {
-    if let Some(path) = given(global.config.as_ref(), "ENGRAM_RESTORE_CONFIG")? {
-        return Config::named(&absolute(&path)?);
+    if let Some(path) = named_config(global)? {
+        return Config::named(&path);
     }
     let named = given(global.db.as_ref(), "ENGRAM_RESTORE_DB")?;
     let database = named.map_or_else(default_database, |path| absolute(&path)).and_then(real);
     // A database that cannot be found has nothing beside it; whoever needs it says so.
     let Ok(database) = database else { return Ok(Config::default()) };
     database.parent().map_or_else(|| Ok(Config::default()), Config::in_folder)
+}
+
+fn named_config(global: &Global) -> Result<Option<Utf8PathBuf>> {
+    given(global.config.as_ref(), "ENGRAM_RESTORE_CONFIG")?.map(|path| absolute(&path)).transpose()
 }
 
 /// A database's real path; the path itself where its folder is not there.
@@ -199,6 +212,17 @@ pub(super) fn reason(verdict: &BackupVerdict) -> String {
     let first =
         verdict.findings.first().map_or_else(String::new, |finding| format!("{}: {}", finding.code, finding.message));
     format!("passed over {}: {first}", verdict.backup)
+}
+
+/// A newer backup than `chosen` that `latest` does not mean, if there is one.
+pub(super) fn say_passed_over(selected: &Selected, chosen: &Utf8Path, observer: &mut dyn Observer) {
+    if let Some(newer) = selected.passed_over_for(chosen) {
+        let text = format!(
+            "passed over {newer}, which is newer than {chosen}: it is what the database held before a restore in place; \
+             give its name to use it"
+        );
+        observer.event(Event::Warning(&text));
+    }
 }
 
 /// A path from the command line as errors and reports name it.

@@ -21,9 +21,12 @@ use signal_hook::low_level::siginfo::Cause;
 use super::args::{GuardArgs, OnFailureArg};
 use super::context::Context;
 use super::exit::Exit;
-use super::output::{Outcome, note};
+use super::output::{Outcome, note, warn};
 use super::progress::Progress;
 use super::signals::Signals;
+
+/// What a signal is answered that comes after the command has ended.
+const GOING_ON: &str = "guard: the database is still being looked at or put back; once more to give up";
 
 pub(crate) fn run(args: &GuardArgs, context: &Context, progress: &mut Progress, signals: &mut Signals) -> Outcome {
     match begin(args, context, progress) {
@@ -41,6 +44,7 @@ fn begin(args: &GuardArgs, context: &Context, progress: &mut Progress) -> Result
     let options = GuardOptions {
         database: context.database()?,
         archive: context.archive()?,
+        config: context.named_config()?,
         label: args.label.clone(),
         on_failure: match args.on_failure {
             OnFailureArg::Keep => OnFailure::Keep,
@@ -76,26 +80,22 @@ fn go_on(
     let ran = signals.hand_over().map_err(|e| (Exit::NotGuarded, Error::io("pass signals on to", "the command", e)));
     let ran = ran.and_then(|mut queue| {
         // A signal that came before is no command's.
-        let interrupted = progress.cancel().is_requested();
-        let ended = if interrupted {
+        if progress.cancel().is_requested() {
             let error = Error::new(ErrorKind::Interrupted, "run", "the command").because("it was interrupted");
-            Err((Exit::of_own_part(ErrorKind::Interrupted, signals.received()), error))
-        } else {
-            start(args, context).and_then(|mut child| {
-                if let Err(e) = guard.started(child.id(), context.storage()) {
-                    progress.event(Event::Warning(&format!("what is under way is not recorded: {}", e.message())));
-                }
-                wait(&mut child, &mut queue).map_err(|e| (Exit::NotGuarded, Error::io("wait for", "the command", e)))
-            })
-        };
-        if let Err(e) = signals.take_back(queue) {
-            progress.event(Event::Warning(&format!("signals do not stop the guard's own part: {e}")));
+            return Err((Exit::of_own_part(ErrorKind::Interrupted, signals.received()), error));
         }
-        ended
+        let mut child = start(args, context)?;
+        if let Err(e) = guard.started(child.id(), context.storage()) {
+            progress.event(Event::Warning(&format!("what is under way is not recorded: {}", e.message())));
+        }
+        let status = wait(&mut child, &mut queue);
+        Ok((status.map_err(|e| (Exit::NotGuarded, Error::io("wait for", "the command", e)))?, queue))
     });
     match ran {
-        Ok(status) => {
-            let report = guard.finish(i32::from(number(status)), jiff::Timestamp::now(), context.storage(), progress);
+        Ok((status, queue)) => {
+            let report = signals.carry_on(queue, GOING_ON, || {
+                guard.finish(i32::from(number(status)), jiff::Timestamp::now(), context.storage(), progress)
+            });
             progress.end();
             finished(report, number(status), args, context)
         }
@@ -142,8 +142,10 @@ fn wait(child: &mut Child, queue: &mut SignalsInfo<WithOrigin>) -> io::Result<Ex
         for arrived in queue.wait() {
             let is_for_child = arrived.signal != SIGCHLD && !matches!(arrived.cause, Cause::Kernel);
             if is_for_child && let Some(signal) = Signal::from_named_raw(arrived.signal) {
-                // Until it was waited for, its number is nobody else's.
-                kill_process(Pid::from_child(child), signal)?;
+                // Until it was waited for, its number is nobody else's. It may have become another user's.
+                if let Err(e) = kill_process(Pid::from_child(child), signal) {
+                    warn(&format!("signal {} was not passed on to the command: {e}", arrived.signal));
+                }
             }
         }
     }
@@ -197,11 +199,25 @@ fn say(report: &GuardReport, status: u8, args: &GuardArgs, context: &Context) {
             note(&format!("guard: what the command has left of it is kept at {kept}"));
         }
     }
-    if let Some(put_back) = &report.put_back {
-        note("guard: the database is as the command has left it; to put the one from before back:");
-        note(&format!("  {}", put_back.swap));
-        note("beside programs that have it open:");
-        note(&format!("  {}", put_back.in_place));
+    let Some(put_back) = &report.put_back else { return };
+    let state = match report.error.as_ref().and_then(Error::target_state) {
+        Some(target) if target.changed => "",
+        Some(_) | None => "the database is as the command has left it; ",
+    };
+    match (&put_back.in_place, &put_back.not_in_place) {
+        (Some(in_place), _) => {
+            note(&format!("guard: {state}to put the one from before back:"));
+            note(&format!("  {}", put_back.swap));
+            note("beside programs that have it open:");
+            note(&format!("  {in_place}"));
+        }
+        (None, why) => {
+            note(&format!("guard: {state}to put the one from before back, stop the programs that have it open, then:"));
+            note(&format!("  {}", put_back.swap));
+            if let Some(why) = why {
+                note(&format!("guard: beside them it cannot be put back: {why}"));
+            }
+        }
     }
 }
 

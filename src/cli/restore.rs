@@ -45,32 +45,40 @@ fn dry_run(options: &RestoreOptions, in_place: bool, context: &Context, progress
     } else {
         plan_restore(options, progress).map(|plan| planned(&plan))
     };
-    let planned = match plan {
+    let nothing = nothing_done(&options.database, Some(&options.backup), in_place);
+    with_loss("a restore", plan, nothing, || would_lose(options, progress))
+}
+
+/// A plan, also one that is refused because the database is in use, with what would be lost.
+pub(crate) fn with_loss(
+    verb: &str,
+    plan: Result<Outcome>,
+    nothing: Value,
+    would_lose: impl FnOnce() -> Result<WouldLose>,
+) -> Result<Outcome> {
+    let mut outcome = match plan {
         Ok(planned) => planned,
-        Err(e) if e.kind() == ErrorKind::Busy => {
-            Outcome::refused(Exit::Busy, nothing_done(&options.database, Some(&options.backup), in_place), e)
-        }
+        Err(e) if e.kind() == ErrorKind::Busy => Outcome::refused(Exit::Busy, nothing, e),
         Err(e) => return Err(e),
     };
-    let (lost, why_not) = match would_lose(options, progress) {
+    let (lost, why_not) = match would_lose() {
         Ok(lost) => (Some(lost), None),
         Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
         Err(e) => (None, Some(e.message())),
     };
-    let mut outcome = planned;
     outcome.fields.insert("would_lose".to_owned(), json!(lost));
     outcome.fields.insert("would_lose_unknown".to_owned(), json!(why_not));
-    outcome.text.insert_str(0, &joined(&loss_lines(lost.as_ref(), why_not.as_deref())));
+    outcome.text.insert_str(0, &joined(&loss_lines(verb, lost.as_ref(), why_not.as_deref())));
     Ok(outcome)
 }
 
-fn loss_lines(lost: Option<&WouldLose>, why_not: Option<&str>) -> Vec<String> {
+fn loss_lines(verb: &str, lost: Option<&WouldLose>, why_not: Option<&str>) -> Vec<String> {
     let Some(lost) = lost else {
-        return vec![format!("what a restore would lose is not known: {}", why_not.unwrap_or_default())];
+        return vec![format!("what {verb} would lose is not known: {}", why_not.unwrap_or_default())];
     };
     let mut lines = vec![match lost.rows {
-        0 => "a restore would lose no rows".to_owned(),
-        rows => format!("a restore would lose {rows} rows, which only the database has in this form:"),
+        0 => format!("{verb} would lose no rows"),
+        rows => format!("{verb} would lose {rows} rows, which only the database has in this form:"),
     }];
     for table in lost.tables.iter().filter(|table| table.kind == TableKind::Table) {
         let newest = lost.newest.iter().filter(|newest| newest.table == table.name);

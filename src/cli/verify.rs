@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use engram_restore::archive::{Closeness, History, Selected, Verified, lies_in, list, record};
+use engram_restore::archive::{Closeness, History, Meant, Verified, lies_in, list, record};
 use engram_restore::{
     BackupVerdict, CheckOptions, Depth, Error, ErrorKind, Event, ForeignKeys, Observer as _, Percent, Result,
     SubsetOptions, Verdict, VerifyOptions, none_good, verify, verify_subset,
@@ -12,7 +12,7 @@ use engram_restore::{
 use serde_json::json;
 
 use super::args::{ForeignKeysArg, VerifyArgs};
-use super::context::{Context, reason};
+use super::context::{Context, reason, say_passed_over};
 use super::exit::Exit;
 use super::output::{Outcome, printable};
 use super::progress::Progress;
@@ -53,9 +53,12 @@ fn look_at_all(
     let selected = words.iter().map(|word| context.select(word, args.any_source)).collect::<Result<Vec<_>>>()?;
     let mut error = None;
     for selected in selected {
-        match selected {
-            Selected::One(backup) => looks.add(&backup, progress)?,
-            Selected::FirstGood(candidates) => error = looks.add_first_good(&candidates, progress)?,
+        match &selected.meant {
+            Meant::One(backup) => looks.add(backup, progress)?,
+            Meant::FirstGood(candidates) => error = looks.add_first_good(candidates, progress)?,
+        }
+        if let Some(chosen) = looks.verdicts.last().filter(|_| error.is_none()) {
+            say_passed_over(&selected, &chosen.backup, progress);
         }
     }
     Ok((Vec::new(), error))

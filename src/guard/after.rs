@@ -1,5 +1,6 @@
 //! After the command: what is the matter with the database, what follows from that, and how it is put back.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -7,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{Guard, OnFailure, RestoreMode, with_snapshot};
 use crate::database;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Verdict;
 use crate::observe::{Event, Observer, Step};
 use crate::recover;
@@ -57,13 +58,14 @@ pub(super) fn examine(
     looked.unwrap_or_else(Soundness::of_error)
 }
 
-/// By swap where nobody has the database open, else in place. Where the old content is then, if there was one.
+/// By swap where nobody has the database open, else in place. Says which of them it was, and where the old content is then,
+/// if there was one.
 pub(super) fn put_back(
     guard: &Guard,
     now: Timestamp,
     storage: &Storage,
     observer: &mut dyn Observer,
-) -> Result<(RestoreMode, Option<Utf8PathBuf>)> {
+) -> (RestoreMode, Result<Option<Utf8PathBuf>>) {
     let options = |wait| RestoreOptions {
         database: guard.beside.database.clone(),
         backup: guard.backup.clone(),
@@ -71,18 +73,31 @@ pub(super) fn put_back(
         wait,
         now,
     };
-    match restore(&options(Duration::ZERO), storage, observer) {
-        Ok(report) => Ok((RestoreMode::Swap, report.pre_restore)),
-        // Somebody has it open, or that cannot be seen, which is not to be taken for nobody.
-        Err(e) if matches!(e.kind(), ErrorKind::Busy | ErrorKind::Inconclusive) => {
-            let report = restore_in_place(&options(guard.options.wait), &guard.options.archive, storage, observer)?;
+    if may_swap(&guard.beside.database) {
+        match restore(&options(Duration::ZERO), storage, observer) {
+            // Somebody has it open, or that cannot be seen, which is not to be taken for nobody.
+            Err(e) if matches!(e.kind(), ErrorKind::Busy | ErrorKind::Inconclusive) && !is_committed(&e) => {}
+            done => return (RestoreMode::Swap, done.map(|report| report.pre_restore)),
+        }
+    }
+    let done =
+        restore_in_place(&options(guard.options.wait), &guard.options.archive, storage, observer).map(|report| {
             if let Some(why) = report.unproven {
                 observer.event(Event::Warning(&format!("that the old content is back is not proven: {why}")));
             }
-            Ok((RestoreMode::InPlace, Some(report.pre_restore)))
-        }
-        Err(e) => Err(e),
-    }
+            Some(report.pre_restore)
+        });
+    (RestoreMode::InPlace, done)
+}
+
+/// A new file must become its owner's again, which only they and root can do. A missing one becomes ours.
+fn may_swap(database: &Utf8Path) -> bool {
+    let user = rustix::process::geteuid();
+    user.is_root() || std::fs::symlink_metadata(database).map_or(true, |metadata| metadata.uid() == user.as_raw())
+}
+
+fn is_committed(e: &Error) -> bool {
+    e.target_state().is_some_and(|target| target.committed)
 }
 
 #[cfg(test)]

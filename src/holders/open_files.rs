@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use procfs::ProcError;
 use procfs::process::Process;
 
@@ -77,6 +77,15 @@ pub fn open_files(identities: &[FileIdentity], deleted: &[Utf8PathBuf]) -> OpenF
         }
     }
     open
+}
+
+/// Who still has open what was under the name of `database` before it was deleted or replaced, our own process included,
+/// by name; `None` if nobody is seen to.
+pub(crate) fn parted_holders(database: &Utf8Path) -> Option<String> {
+    let open = open_files(&[], &[database.to_owned()]);
+    let own = open.own.then(|| Holder::of_pid(std::process::id())).flatten();
+    let holders: Vec<_> = open.holders.iter().chain(&own).map(Holder::to_string).collect();
+    (!holders.is_empty()).then(|| holders.join(", "))
 }
 
 /// Whether the process `pid` has one of the files open. Not through [`Process::fd`]: that skips, without a word, a

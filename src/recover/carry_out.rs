@@ -169,7 +169,9 @@ fn set_durably(database: &Utf8Path, storage: &Storage) -> Result<()> {
         // Before the header says WAL, and nothing would be left to do.
         storage.sync_dir(parent_of(database))?;
     }
-    storage.through_sqlite("set WAL mode", database, |port| set_wal_mode(database, port))
+    storage.through_sqlite("set WAL mode", database, |port| set_wal_mode(database, port))?;
+    // A journal that SQLite has rolled back must not come back: it has the header as it was, and the record is about to go.
+    storage.sync_dir(parent_of(database))
 }
 
 fn owner_of(path: &Utf8Path) -> Result<Ownership> {

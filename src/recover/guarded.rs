@@ -3,7 +3,8 @@
 //!
 //! Whoever comes then says what was under way and how the database is put back, but does not put it back: the command
 //! may have gone on without its guard, and succeeded. The lock of the guard tells a guard that runs from one that was
-//! killed; the command's pid and start tell whether it runs still.
+//! killed; the command's pid and start tell whether it runs still. So do those of the guard, where the command has removed
+//! the lock file: a guard that runs is nobody's to explain, least of all its own.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -14,16 +15,18 @@ use serde::{Deserialize, Serialize};
 
 use super::beside::Beside;
 use super::intent::MAX_RECORD_BYTES;
+use super::put_back::PutBack;
+use super::record_ownership;
 use crate::database::{self, is_there};
 use crate::error::{Error, ErrorKind, Result};
-use crate::holders::is_running;
+use crate::holders::{began_ticks, is_running};
 use crate::lock::Lock;
 use crate::manifest::seal::{SealError, seal, unseal};
 use crate::observe::{Event, Observer};
 use crate::storage::{Ownership, Storage, open_regular, parent_of, replace};
 
 const FORMAT: &str = "engram-restore-guard";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const CHECKSUM_KEY: &str = "guard_blake3";
 
 /// A command that is being guarded.
@@ -35,10 +38,14 @@ pub(crate) struct GuardRecord {
     /// When the guard began.
     pub(crate) since: Timestamp,
     pub(crate) guard_pid: u32,
+    /// When that process began, in ticks of the clock after the system did.
+    guard_began_ticks: Option<u64>,
     /// The command on one line, cut short, printable.
     pub(crate) command: String,
     /// The backup from before the command.
     pub(crate) backup: Utf8PathBuf,
+    /// The configuration file that was named, for the command lines that put it back.
+    config: Option<Utf8PathBuf>,
     pub(crate) stage: Stage,
 }
 
@@ -57,16 +64,34 @@ pub(crate) enum Stage {
 }
 
 impl GuardRecord {
-    pub(crate) fn new(since: Timestamp, command: String, backup: Utf8PathBuf) -> Self {
+    pub(crate) fn new(since: Timestamp, command: String, backup: Utf8PathBuf, config: Option<Utf8PathBuf>) -> Self {
+        let guard_pid = std::process::id();
         Self {
             format: FORMAT.to_owned(),
             version: VERSION,
             since,
-            guard_pid: std::process::id(),
+            guard_pid,
+            guard_began_ticks: began_ticks(guard_pid),
             command,
             backup,
+            config,
             stage: Stage::Starting,
         }
+    }
+
+    /// Whether the process that wrote it runs still.
+    fn is_of_the_living(&self) -> bool {
+        is_running(self.guard_pid, self.guard_began_ticks)
+    }
+
+    /// Whether this process wrote it.
+    fn is_own(&self) -> bool {
+        self.guard_pid == std::process::id() && self.is_of_the_living()
+    }
+
+    /// How the database is put back, which somebody may have found damaged.
+    pub(crate) fn put_back(&self, database: &Utf8Path, is_damaged: bool) -> PutBack {
+        PutBack::new(database, &self.backup, self.config.as_deref(), is_damaged)
     }
 
     fn encode(&self) -> Result<String, serde_json::Error> {
@@ -126,17 +151,14 @@ pub(crate) fn state(beside: &Beside) -> Result<GuardState> {
         return Ok(GuardState::Running(holder));
     }
     // A guard that began since the look at its lock has replaced it; one that ended has taken it away.
-    left(beside)
-}
-
-/// What a guard has left that is not at work any more, whoever holds its lock now.
-pub(crate) fn left(beside: &Beside) -> Result<GuardState> {
     let Some(record) = read(&beside.guard())? else { return Ok(GuardState::Idle) };
     Ok(match record {
-        Err(why) => GuardState::Unexplained(format!(
-            "{} cannot be read, so a guarded command may have been left without its guard: {why}; remove it once you know",
-            beside.guard()
-        )),
+        Err(why) => GuardState::Unexplained(unreadable(beside, &why)),
+        // Its lock file was removed.
+        Ok(record) if record.is_of_the_living() => {
+            let GuardRecord { since, guard_pid, command, .. } = record;
+            GuardState::Running(format!("pid {guard_pid}: {command}, since {since:.0}"))
+        }
         Ok(record) => {
             let text = explained(beside, &record);
             if command_runs(&record) { GuardState::Unguarded(text) } else { GuardState::Interrupted(text) }
@@ -144,10 +166,36 @@ pub(crate) fn left(beside: &Beside) -> Result<GuardState> {
     })
 }
 
+/// For who has just taken the lock of the guard: refuses while a command runs that another guard has begun with, and where
+/// that cannot be told.
+pub(crate) fn refuse_unfinished(beside: &Beside, action: &str) -> Result<()> {
+    let refused = |kind, why| Err(Error::new(kind, action, &beside.database).because(why));
+    let Some(record) = read(&beside.guard())? else { return Ok(()) };
+    let record = match record {
+        Ok(record) => record,
+        Err(why) => return refused(ErrorKind::Failed, unreadable(beside, &why)),
+    };
+    // One of this process is that of a guard which was let go of.
+    if record.is_of_the_living() && !record.is_own() {
+        let GuardRecord { since, guard_pid, command, .. } = record;
+        return refused(
+            ErrorKind::Busy,
+            format!("pid {guard_pid} guards it, since {since:.0}: {command}; its lock file was removed meanwhile"),
+        );
+    }
+    // One that was killed was explained before; its record is replaced.
+    if command_runs(&record) { refused(ErrorKind::Busy, explained(beside, &record)) } else { Ok(()) }
+}
+
 /// Says what a guard that was killed has left, and takes the record away once its command has ended. Not being able to
 /// is a warning: no command needs the record.
 pub(crate) fn explain(beside: &Beside, now: Timestamp, storage: &Storage, observer: &mut dyn Observer) {
     let explained = state(beside).and_then(|found| match found {
+        // A guard that was killed before its record had its name.
+        GuardState::Idle if is_there(&beside.guard_new())? => {
+            let _lock = lock_guard(beside, Duration::ZERO, now, observer)?;
+            storage.remove(&beside.guard_new()).map(drop)
+        }
         GuardState::Idle | GuardState::Running(_) => Ok(()),
         GuardState::Unguarded(text) | GuardState::Unexplained(text) => {
             observer.event(Event::Warning(&text));
@@ -181,13 +229,19 @@ pub(crate) fn write(beside: &Beside, record: &GuardRecord, storage: &Storage) ->
     let path = beside.guard_new();
     let text = record.encode().map_err(|e| Error::io("write", &path, e))?;
     storage.remove(&path)?;
-    let file = storage.create(&path)?;
-    storage.write_at(&file, 0, text.as_bytes())?;
-    if let Ok(metadata) = std::fs::symlink_metadata(&beside.database) {
-        // The owner of the database may have to read and remove it.
-        storage.set_attributes(&file, Ownership { mode: 0o600, ..Ownership::of(&metadata) }, None)?;
-    }
-    replace(storage, &file, &beside.guard())
+    let written = (|| {
+        let file = storage.create(&path)?;
+        storage.write_at(&file, 0, text.as_bytes())?;
+        if let Ok(metadata) = std::fs::symlink_metadata(&beside.database) {
+            let ownership = record_ownership(&file, Ownership::of(&metadata))?;
+            storage.set_attributes(&file, ownership, None)?;
+        }
+        replace(storage, &file, &beside.guard())
+    })();
+    written.map_err(|e: Error| match storage.remove(&path) {
+        Ok(_) => e,
+        Err(left) => e.hint(format!("{path} was left behind: {}", left.message())),
+    })
 }
 
 /// Takes the record away. Durable. Under the guard's lock only.
@@ -206,6 +260,13 @@ fn read(path: &Utf8Path) -> Result<Option<Result<GuardRecord, String>>> {
     let mut bytes = Vec::new();
     file.take(MAX_RECORD_BYTES).read_to_end(&mut bytes).map_err(failed)?;
     Ok(Some(GuardRecord::parse(&bytes).map_err(|e| e.to_string())))
+}
+
+fn unreadable(beside: &Beside, why: &str) -> String {
+    let record = beside.guard();
+    format!(
+        "{record} cannot be read, so a guarded command may have been left without its guard: {why}; remove it once you know"
+    )
 }
 
 fn command_runs(record: &GuardRecord) -> bool {
@@ -236,42 +297,8 @@ fn explained(beside: &Beside, record: &GuardRecord) -> String {
     format!(
         "the guard of {database} (pid {guard_pid}, since {since:.0}) was killed {what}; the database from before is at \
          {backup}; {}",
-        PutBack::new(database, backup).sentence()
+        record.put_back(database, false).sentence()
     )
-}
-
-/// The command lines with which a backup is put back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PutBack {
-    /// Where nobody has the database open.
-    pub swap: String,
-    /// Beside programs that have it open.
-    pub in_place: String,
-}
-
-impl PutBack {
-    pub(crate) fn new(database: &Utf8Path, backup: &Utf8Path) -> Self {
-        let folder = parent_of(backup);
-        let is_default = folder == database.with_file_name("backups");
-        let archive = if is_default { String::new() } else { format!(" --archive {}", word(folder)) };
-        let swap = format!("engram-restore --db {}{archive} restore {}", word(database), word(backup));
-        Self { in_place: format!("{swap} --in-place"), swap }
-    }
-
-    /// Both as one sentence.
-    #[must_use]
-    pub fn sentence(&self) -> String {
-        format!("to put it back: {}; beside programs that have it open: {}", self.swap, self.in_place)
-    }
-}
-
-/// A path as a word for a shell.
-fn word(path: &Utf8Path) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
-    if path.as_str().chars().all(is_plain) {
-        return path.to_string();
-    }
-    format!("'{}'", path.as_str().replace('\'', "'\\''"))
 }
 
 #[cfg(test)]
@@ -289,7 +316,9 @@ mod tests {
 
     fn record(stage: Stage) -> GuardRecord {
         let since = "2026-11-22T05:30:00Z".parse().unwrap();
-        GuardRecord { stage, ..GuardRecord::new(since, "sh -c true".to_owned(), "/b/backups/e.db".into()) }
+        let new = GuardRecord::new(since, "sh -c true".to_owned(), "/b/backups/e.db".into(), None);
+        // Of a guard that is gone: its number is another's by now.
+        GuardRecord { stage, guard_began_ticks: Some(0), ..new }
     }
 
     /// Would catch a record that is acted on although somebody changed it.
@@ -341,14 +370,5 @@ mod tests {
         assert!(matches!(found, GuardState::Running(_)), "{found:?}");
         drop(lock);
         assert!(matches!(state(&beside).unwrap(), GuardState::Interrupted(_)));
-    }
-
-    /// Would catch a command line that a shell takes apart.
-    #[test]
-    fn command_lines_survive_a_shell() {
-        let put_back = PutBack::new("/a b/it's.db".into(), "/a b/backups/x.db".into());
-        assert_eq!(put_back.swap, r"engram-restore --db '/a b/it'\''s.db' restore '/a b/backups/x.db'");
-        let put_back = PutBack::new("/a/e.db".into(), "/c/x.db".into());
-        assert_eq!(put_back.in_place, "engram-restore --db /a/e.db --archive /c restore /c/x.db --in-place");
     }
 }

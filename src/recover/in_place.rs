@@ -7,7 +7,8 @@
 //!
 //! The write itself is one transaction of SQLite, so SQLite's own recovery leaves the old or the new content, and all that
 //! is to be told is which: by the fingerprint of what is there, or, where an application has written since, by the schema
-//! cookie, which the write raises by one. The old content is in a backup that the record names, whatever happened.
+//! cookie, which the write raises by one, or by what the application left alone. The old content is in a backup that the
+//! record names, whatever happened.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -21,10 +22,11 @@ use super::look::open;
 use super::{RecoverOutcome, write_text};
 use crate::database::regular_file;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fingerprint::Content;
 use crate::manifest::Hex32;
 use crate::manifest::seal::{seal, unseal};
 use crate::observe::{Cancel, Event, Observer};
-use crate::sqlite::Snapshot;
+use crate::sqlite::{Inspection, Snapshot};
 use crate::storage::{Ownership, Storage, parent_of};
 
 const FORMAT: &str = "engram-restore-in-place";
@@ -64,6 +66,8 @@ pub(crate) struct ContentFile {
     pub(crate) path: Utf8PathBuf,
     /// Of the file.
     pub(crate) blake3: Hex32,
+    /// The fingerprint of its schema.
+    pub(crate) schema: Hex32,
     /// The fingerprint of its schema and rows.
     pub(crate) content: Hex32,
 }
@@ -130,6 +134,12 @@ pub(crate) fn begin(beside: &Beside, record: &InPlaceRecord, storage: &Storage) 
     storage.sync_dir(parent_of(&to))
 }
 
+/// Nothing was written: there is no such restore. Durable.
+pub(crate) fn call_off(beside: &Beside, storage: &Storage) -> Result<()> {
+    storage.remove(&beside.in_place())?;
+    storage.sync_dir(parent_of(&beside.database))
+}
+
 /// It is done: the record becomes that of the last one. Durable.
 pub(crate) fn complete(beside: &Beside, storage: &Storage) -> Result<()> {
     storage.rename(&beside.in_place(), &beside.in_place_done())?;
@@ -167,20 +177,74 @@ fn read(path: &Utf8Path) -> Result<Begun> {
 
 /// What a database holds now, as one read transaction saw it.
 pub(crate) struct Now {
-    /// The fingerprint of its schema and rows; `None` if not all of them could be read.
-    pub(crate) content: Option<Hex32>,
+    /// Some of it is unknown if not all could be read.
+    pub(crate) content: Content,
     schema_version: u32,
 }
 
 /// Old or new; `None` if that cannot be told.
+fn tell(record: &InPlaceRecord, now: &Now, cancel: &Cancel) -> Result<Option<RecoverOutcome>> {
+    if let Some(outcome) = decide(record, now) {
+        return Ok(Some(outcome));
+    }
+    let content_of = |file: &ContentFile| -> Result<Option<Content>> {
+        let read = Inspection::open(&file.path, cancel).and_then(|inspection| inspection.content());
+        match read {
+            Ok((content, _problems)) => Ok(Some(content).filter(|content| content.whole() == Some(file.content))),
+            Err(e) if e.kind() == ErrorKind::Interrupted => Err(e),
+            // Somebody has removed it since: then only the cookie is left.
+            Err(_) => Ok(None),
+        }
+    };
+    let (old, new) = (content_of(&record.pre_restore)?, content_of(&record.new)?);
+    let left_alone = old.zip(new).and_then(|(old, new)| by_what_was_left_alone(now, &old, &new));
+    Ok(left_alone.or_else(|| by_cookie(record, now)))
+}
+
 fn decide(record: &InPlaceRecord, now: &Now) -> Option<RecoverOutcome> {
-    if now.content == Some(record.new.content) {
+    let whole = now.content.whole();
+    if whole == Some(record.new.content) {
         return Some(RecoverOutcome::Finished);
     }
-    if now.content == Some(record.pre_restore.content) || now.schema_version == record.schema_version {
-        return Some(RecoverOutcome::Undone);
+    // The write raises the cookie, and nothing ever lowers it. Had it been raised by the write, and by nobody else, the
+    // schema would be as it was written.
+    let is_another = now.content.schema.is_some_and(|schema| schema != record.new.schema);
+    let is_old = whole == Some(record.pre_restore.content)
+        || now.schema_version == record.schema_version
+        || raised_once(record, now) && is_another;
+    is_old.then_some(RecoverOutcome::Undone)
+}
+
+fn raised_once(record: &InPlaceRecord, now: &Now) -> bool {
+    now.schema_version == record.schema_version.wrapping_add(1)
+}
+
+/// An application has written since, but not into every table whose rows the write changes. A table with one row or none says
+/// little: it may have been emptied, and a counter may have come back to what it was.
+fn by_what_was_left_alone(now: &Now, old: &Content, new: &Content) -> Option<RecoverOutcome> {
+    let of = |content: &Content, name: &str| {
+        content.tables.iter().find(|table| table.name == name).and_then(|table| table.blake3)
+    };
+    let (mut as_old, mut as_new) = (false, false);
+    for table in now.content.tables.iter().filter(|table| table.rows > Some(1)) {
+        let (then, put_in) = (of(old, &table.name), of(new, &table.name));
+        if table.blake3.is_some() && then != put_in {
+            as_old |= table.blake3 == then;
+            as_new |= table.blake3 == put_in;
+        }
     }
-    (now.schema_version == record.schema_version.wrapping_add(1)).then_some(RecoverOutcome::Finished)
+    match (as_old, as_new) {
+        (true, false) => Some(RecoverOutcome::Undone),
+        (false, true) => Some(RecoverOutcome::Finished),
+        (true, true) | (false, false) => None,
+    }
+}
+
+/// It has written into all of them. Who raises the cookie once and leaves the schema as the write makes it is the write,
+/// or a `VACUUM`, which is run by far more seldom.
+fn by_cookie(record: &InPlaceRecord, now: &Now) -> Option<RecoverOutcome> {
+    let is_new = raised_once(record, now) && now.content.schema == Some(record.new.schema);
+    is_new.then_some(RecoverOutcome::Finished)
 }
 
 /// Tells what an interrupted one left, completes or removes its record, and says so. Under the restore lock only.
@@ -214,11 +278,11 @@ pub(crate) fn end_in_place(
         Begun::Yes(record) => *record,
         Begun::Unreadable(why) => return Err(unexplained(beside, &why)),
     };
-    let told = content_now(&beside.database, storage, cancel).map(|now| decide(&record, &now));
+    let told = content_now(&beside.database, storage, cancel).and_then(|now| tell(&record, &now, cancel));
     let outcome = match told {
         Ok(Some(outcome)) => outcome,
         Ok(None) => {
-            let why = "an application has written and changed the schema since";
+            let why = "an application has written since, and nothing that it left alone tells";
             return Err(unexplained(beside, why).hint(kept(&record)));
         }
         Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
@@ -229,8 +293,7 @@ pub(crate) fn end_in_place(
     if outcome == RecoverOutcome::Finished {
         complete(beside, storage)?;
     } else {
-        storage.remove(&beside.in_place())?;
-        storage.sync_dir(parent_of(&beside.database))?;
+        call_off(beside, storage)?;
     }
     Ok((outcome, Some(record)))
 }
@@ -266,7 +329,7 @@ pub(crate) fn content_now(database: &Utf8Path, storage: &Storage, cancel: &Cance
     }
     storage.through_sqlite("read", database, |port| {
         let snapshot = Snapshot::of_recovered(database, BUSY_LIMIT, cancel, port)?;
-        let now = (|| Ok(Now { content: snapshot.content()?.whole(), schema_version: snapshot.schema_version()? }))();
+        let now = (|| Ok(Now { content: snapshot.content()?, schema_version: snapshot.schema_version()? }))();
         snapshot.close(port)?;
         now
     })
@@ -287,32 +350,69 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
     use super::*;
+    use crate::fingerprint::TableContent;
 
     fn record() -> InPlaceRecord {
         let file = |name: &str, byte| ContentFile {
             path: format!("/srv/backups/{name}").into(),
             blake3: Hex32([byte; 32]),
+            schema: Hex32([byte + 10; 32]),
             content: Hex32([byte + 1; 32]),
         };
         InPlaceRecord::new("2026-11-22T05:30:00.123Z".parse().unwrap(), file("old.db", 1), file("new.db", 3), 7, None)
     }
 
+    fn content(schema: u8, tables: &[(&str, u8)]) -> Content {
+        let table = |&(name, byte): &(&str, u8)| TableContent {
+            name: name.to_owned(),
+            rows: Some(2),
+            blake3: (byte > 0).then_some(Hex32([byte; 32])),
+        };
+        Content { schema: (schema > 0).then_some(Hex32([schema; 32])), tables: tables.iter().map(table).collect() }
+    }
+
     /// Would catch a recovery that calls the old database the new one, or guesses.
     #[test]
-    fn content_tells_first_then_the_schema_cookie() {
-        let record = record();
-        let told = |content: Option<u8>, schema_version| {
-            decide(&record, &Now { content: content.map(|byte| Hex32([byte; 32])), schema_version })
+    fn content_tells_first_then_the_schema_cookie_then_what_was_left_alone() {
+        use RecoverOutcome::{Finished, Undone};
+        let old = content(1, &[("same", 1), ("a", 2), ("b", 3)]);
+        let new = content(1, &[("same", 1), ("a", 4), ("b", 5)]);
+        let mut record = record();
+        record.pre_restore.content = old.whole().unwrap();
+        record.new.content = new.whole().unwrap();
+        record.new.schema = new.schema.unwrap();
+        let told = |content: &Content, schema_version| {
+            let now = Now { content: content.clone(), schema_version };
+            decide(&record, &now)
+                .or_else(|| by_what_was_left_alone(&now, &old, &new))
+                .or_else(|| by_cookie(&record, &now))
         };
-        assert_eq!(told(Some(4), 8), Some(RecoverOutcome::Finished));
-        assert_eq!(told(Some(4), 99), Some(RecoverOutcome::Finished));
-        assert_eq!(told(Some(2), 7), Some(RecoverOutcome::Undone));
-        assert_eq!(told(Some(2), 99), Some(RecoverOutcome::Undone));
-        // An application has written since.
-        assert_eq!(told(Some(9), 7), Some(RecoverOutcome::Undone));
-        assert_eq!(told(Some(9), 8), Some(RecoverOutcome::Finished));
-        assert_eq!(told(None, 8), Some(RecoverOutcome::Finished));
-        assert_eq!(told(Some(9), 9), None);
+        for schema_version in [8, 99] {
+            assert_eq!(told(&new, schema_version), Some(Finished));
+            assert_eq!(told(&old, schema_version), Some(Undone));
+        }
+        // An application has written since: everything that tells, or one table of those.
+        let (all, some) =
+            (content(1, &[("same", 9), ("a", 9), ("b", 9)]), |a, b| content(1, &[("same", 1), ("a", a), ("b", b)]));
+        assert_eq!(told(&all, 7), Some(Undone));
+        for schema_version in [8, 9, 99] {
+            assert_eq!(told(&some(4, 9), schema_version), Some(Finished));
+            assert_eq!(told(&some(0, 5), schema_version), Some(Finished));
+            assert_eq!(told(&some(2, 9), schema_version), Some(Undone));
+            let one_row = |mut content: Content| {
+                content.tables.iter_mut().for_each(|table| table.rows = Some(1));
+                content
+            };
+            // Nothing was left alone, or nothing that says anything, or it cannot be read, or both are there, which no history explains.
+            let by_cookie = (schema_version == 8).then_some(Finished);
+            for all in [&all, &some(0, 0), &some(4, 3), &one_row(some(2, 9))] {
+                assert_eq!(told(all, schema_version), by_cookie);
+            }
+        }
+        // It has changed the schema once, of a database that was not written.
+        assert_eq!(told(&content(2, &[("same", 9), ("a", 9), ("b", 9)]), 8), Some(Undone));
+        assert_eq!(told(&content(2, &[("same", 9), ("a", 9), ("b", 9)]), 9), None);
+        assert_eq!(told(&content(0, &[]), 8), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod in_place;
 mod intent;
 mod kept;
 mod look;
+mod put_back;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -30,19 +31,20 @@ use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::Lock;
 use crate::observe::{Event, Observer};
-use crate::storage::{Ownership, Storage, parent_of};
+use crate::storage::{NamedFile, Ownership, Storage, parent_of};
 use in_place::Begun;
 use look::{scraps, sidecars_aside};
 use table::{Case, decide};
 
 pub(crate) use beside::{Beside, KEPT_SIDECARS, rename_to_free};
-pub use guarded::{GuardState, PutBack, guard_state};
+pub use guarded::{GuardState, guard_state};
 pub(crate) use in_place::{
-    ContentFile, InPlaceRecord, begin, complete, content_now, end_in_place, last_in_place, settle_in_place,
+    ContentFile, InPlaceRecord, begin, call_off, complete, content_now, end_in_place, last_in_place, settle_in_place,
 };
 pub(crate) use intent::{MainRecord, NewRecord, OldRecord, Record, State};
 pub(crate) use kept::{Kept, admit_rotation, clear_strays, finish, sidecars_with_content};
 pub(crate) use look::read_note;
+pub use put_back::PutBack;
 
 /// Where to look for an interrupted restore.
 #[derive(Clone, Debug)]
@@ -266,7 +268,8 @@ pub(crate) fn settle(
     Ok(settled)
 }
 
-/// As [`settle`], for a restore or undo: in place, what cannot be explained stops it; a swap it does not.
+/// As [`settle`], for a restore or undo: what an interrupted restore in place left and cannot be explained stops it, but for a
+/// `swap` of a backup.
 pub(crate) fn settle_all(
     beside: &Beside,
     swap: bool,
@@ -306,9 +309,21 @@ fn write_text(path: &Utf8Path, to: &Utf8Path, text: &str, owner: Ownership, stor
     storage.remove(path)?;
     let file = storage.create(path)?;
     storage.write_at(&file, 0, text.as_bytes())?;
-    storage.set_attributes(&file, Ownership { mode: 0o600, ..owner }, None)?;
+    storage.set_attributes(&file, record_ownership(&file, owner)?, None)?;
     storage.sync(&file)?;
     storage.rename(path, to)
+}
+
+/// Whose a record of ours becomes: that of the owner of the database, who may have to read and remove it. Only root can give
+/// a file away, so another user's stays their own, and the owner can read it at least: what it says of a command and of
+/// paths, every user can see of processes too.
+fn record_ownership(record: &NamedFile, owner: Ownership) -> Result<Ownership> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(Ownership { mode: 0o600, ..owner });
+    }
+    let metadata = record.file.metadata().map_err(|e| Error::io("look at", &record.path, e))?;
+    let own = Ownership::of(&metadata);
+    Ok(Ownership { mode: if own.uid == owner.uid { 0o600 } else { 0o644 }, ..own })
 }
 
 /// Takes the restore lock. The lock file goes to the owner of the database, or of its folder where that is lost.

@@ -19,7 +19,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::undo::{self, UndoOptions};
 use super::{NewContent, RestoreOptions, Run, UNDO, admit_backup};
 use crate::archive::PRE_RESTORE_LABEL;
-use crate::backup::{BackupOptions, BackupReport, Destination, Engine, Limits, backup};
+use crate::backup::{BackupOptions, BackupReport, Destination, Engine, Limits, backup_sound};
 use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::JournalMode;
@@ -28,9 +28,9 @@ use crate::manifest::Hex32;
 use crate::medium;
 use crate::observe::{Cancel, Event, Observer, Step};
 use crate::recover::{self, Beside, ContentFile, InPlaceRecord, RecoverOutcome};
-use crate::sqlite::{Inspection, Locked, NOT_CHANGED, OTHER_WAY, Overwritten, Target};
+use crate::sqlite::{Locked, NOT_CHANGED, OTHER_WAY, Overwritten, Target};
 use crate::storage::Storage;
-use admit::{Verified, admit_content, content_of, hash_of, refuse_parted, require_database, require_space, unusable};
+use admit::{Verified, admit_content, hash_of, refuse_parted, require_database, require_space, unusable};
 pub use plan::{InPlacePlan, plan_restore_in_place, plan_undo_in_place};
 
 /// How often others may write between the backup of the old content and the lock in rollback mode, where nobody can read
@@ -114,12 +114,16 @@ fn put_in(
     let database = &beside.database;
     let done = (|| {
         database::require_own_name(database)?;
-        require_database(database)?;
+        // Before a lock file is made for nothing; an interrupted swap may have given it two names.
+        if !recover::is_interrupted(beside)? {
+            require_database(database)?;
+        }
         observer.event(Event::Step(Step::Lock));
         let _lock = recover::lock(beside, run.wait, run.now, observer)?;
         recover::guarded::explain(beside, run.now, storage, observer);
         let settled = recover::settle_all(beside, false, run.now, storage, observer)?;
         undo::refuse_after_undone(settled, run, database)?;
+        require_database(database)?;
 
         observer.event(Event::Step(Step::Admit));
         if let Some(name) = medium::foreign_file_system(database)? {
@@ -244,19 +248,16 @@ fn preserve(
 ) -> Result<Old> {
     observer.event(Event::Step(Step::Preserve));
     let options = backup_options(database, archive, run);
-    let BackupReport { backup: path, manifest, .. } = backup(&options, storage, observer).map_err(unusable)?;
-    let check = &manifest.integrity_check;
-    if !check.is_ok() {
-        let (kind, why) = match &check.error {
-            Some(why) => (ErrorKind::Inconclusive, format!("its integrity check could not be done: {why}")),
-            None => (ErrorKind::Damaged, format!("it is damaged: {}", check.rows.join("; "))),
-        };
-        let refused = Error::new(kind, "overwrite", database).because(why);
-        return Err(refused.hint(OTHER_WAY).hint(format!("what is there now is kept as {path}")));
-    }
-    let content = content_of(&Inspection::open(&path, &observer.cancel())?, &path)?;
+    let BackupReport { backup: path, manifest, .. } = backup_sound(&options, storage, observer).map_err(unusable)?;
+    let fingerprint = manifest.fingerprint.and_then(|fingerprint| fingerprint.schema.zip(fingerprint.whole));
+    let (schema, content) = fingerprint.ok_or_else(|| {
+        Error::new(ErrorKind::Inconclusive, "overwrite", database)
+            .because("not all of its content could be read for its fingerprint")
+            .hint(OTHER_WAY)
+            .hint(format!("what is there now is kept as {path}"))
+    })?;
     let schema_version = manifest.database.schema_version;
-    Ok(Old { file: ContentFile { path, blake3: manifest.file.blake3, content }, schema_version })
+    Ok(Old { file: ContentFile { path, blake3: manifest.file.blake3, schema, content }, schema_version })
 }
 
 /// Writes down what is about to be done, then does it. A failure is brought to its end at once.
@@ -284,7 +285,14 @@ fn commit(
     });
     // By now the lock is gone, whatever came of it.
     let Err(e) = written else { return Ok(()) };
-    let e = if tried { e } else { e.target(false, NOT_CHANGED) };
+    if !tried {
+        // What the database holds does not tell: the new content may be that of the old.
+        let e = e.target(false, NOT_CHANGED);
+        return Err(match recover::call_off(beside, storage) {
+            Ok(()) => e,
+            Err(left) => e.hint(format!("engram-restore recover takes its record away: {}", left.message())),
+        });
+    }
     // Asking to stop has been heard: to find out what there is must not be stopped by it.
     match recover::end_in_place(beside, storage, &Cancel::default()) {
         Ok((RecoverOutcome::Nothing | RecoverOutcome::Undone, _)) => Err(e.target(false, NOT_CHANGED)),
@@ -317,7 +325,7 @@ fn settle(
         Err(e) if e.kind() == ErrorKind::Busy => return Ok((folded, Some(e.message()))),
         found => found?,
     };
-    if found.content == Some(new.file.content) {
+    if found.content.whole() == Some(new.file.content) {
         return Ok((folded, None));
     }
     if target.others_wrote()? {
@@ -332,5 +340,5 @@ fn settle(
 }
 
 fn committed_but(e: Error, pre_restore: &Utf8Path) -> Error {
-    e.target(true, format!("the new content is in the database; the one before it is in the backup {pre_restore}"))
+    e.committed(format!("the new content is in the database; the one before it is in the backup {pre_restore}"))
 }

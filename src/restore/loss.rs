@@ -1,11 +1,17 @@
-//! What a restore would lose: the database that is there now, against the backup.
+//! What a restore or undo would lose: the database that is there now, against what would be put in its place.
 
+use std::time::Duration;
+
+use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 
 use super::RestoreOptions;
+use super::undo::{self, UndoOptions};
+use crate::database;
 use crate::diff::{DiffOptions, DiffSide, SchemaDiff, diff};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
+use crate::recover::Beside;
 use crate::sqlite::{TableKind, Time};
 
 /// What is in the database and would not be there after the restore.
@@ -47,20 +53,34 @@ pub struct LostTime {
     pub value: Time,
 }
 
-/// What a restore with these options would lose, as far as the database that is there can be read. It may be in use;
-/// nothing is changed. The backup is not verified.
+/// What a restore with these options would lose, in place or not, as far as the database that is there can be read. It may
+/// be in use; nothing is changed. The backup is not verified.
 ///
 /// # Errors
 ///
 /// Those of [`diff`](crate::diff()): none of them says that the restore would fail.
 pub fn would_lose(options: &RestoreOptions, observer: &mut dyn Observer) -> Result<WouldLose> {
-    let sides = DiffOptions {
-        a: DiffSide::Live(options.database.clone()),
-        b: DiffSide::File(options.backup.clone()),
-        busy_limit: options.wait,
-    };
-    let report =
-        diff(&sides, observer).map_err(|e: Error| e.within("tell what would be lost of", &options.database))?;
+    compare(&options.database, options.backup.clone(), options.wait, observer)
+}
+
+/// The same of an undo.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is nothing to undo; otherwise as for [`would_lose`].
+pub fn undo_would_lose(options: &UndoOptions, observer: &mut dyn Observer) -> Result<WouldLose> {
+    let beside = Beside::new(&database::resolve(&options.database)?);
+    compare(&options.database, undo::last_path(&beside)?, options.wait, observer)
+}
+
+fn compare(
+    database: &Utf8Path,
+    instead: Utf8PathBuf,
+    busy_limit: Duration,
+    observer: &mut dyn Observer,
+) -> Result<WouldLose> {
+    let sides = DiffOptions { a: DiffSide::Live(database.to_owned()), b: DiffSide::File(instead), busy_limit };
+    let report = diff(&sides, observer).map_err(|e: Error| e.within("tell what would be lost of", database))?;
     let mut lost = WouldLose { rows: 0, tables: Vec::new(), newest: Vec::new(), schema: report.schema };
     for table in report.tables {
         if table.only_in_a + table.changed + table.only_in_b == 0 {

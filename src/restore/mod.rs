@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Severity;
 use crate::header::JournalMode;
 use crate::holders::{Look, busy_error};
-use crate::live::look;
+use crate::live::{look, parted};
 use crate::lock::Lock;
 use crate::manifest::{Hex32, Manifest};
 use crate::medium;
@@ -41,7 +41,7 @@ use crate::verify::{VerifyOptions, check_record, check_sidecars, check_size, man
 pub use in_place::{
     InPlacePlan, InPlaceReport, plan_restore_in_place, plan_undo_in_place, restore_in_place, undo_in_place,
 };
-pub use loss::{LostRows, LostTime, WouldLose, would_lose};
+pub use loss::{LostRows, LostTime, WouldLose, undo_would_lose, would_lose};
 pub use plan::{NewContent, OldDatabase, RestorePlan};
 pub use undo::{UndoOptions, plan_undo, undo};
 
@@ -154,7 +154,8 @@ fn put_in_place(
         observer.event(Event::Step(Step::Lock));
         let _lock = recover::lock(beside, run.wait, run.now, observer)?;
         recover::guarded::explain(beside, run.now, storage, observer);
-        let settled = recover::settle_all(beside, true, run.now, storage, observer)?;
+        // A backup may be put over what cannot be told; which restore was the last, and is to be undone, has to be told.
+        let settled = recover::settle_all(beside, run.action != UNDO, run.now, storage, observer)?;
         undo::refuse_after_undone(settled, run, database)?;
         recover::clear_strays(beside, run.now, storage, observer)?;
 
@@ -171,7 +172,7 @@ fn put_in_place(
         }
         let new = new()?;
         observer.event(Event::Step(Step::Quiet));
-        let found = wait_for_quiet(database, run.action, run, observer).map_err(or_in_place_if_busy)?;
+        let found = wait_for_quiet(database, run.action, run, observer).map_err(|e| other_way_if_busy(e, database))?;
         let admitted = plan::admit(beside, new, earlier)?;
         refuse_unseen(&found, &admitted.plan, run.action)?;
         if admitted.plan.ownership != admitted.plan.new.fallback && owner.is_none() {
@@ -197,7 +198,7 @@ fn plan_only(beside: &Beside, action: &str, new: impl FnOnce() -> Result<NewCont
             require_quiet(&beside.kept(), "rename")?;
         }
         let new = new()?;
-        let found = require_quiet(database, action).map_err(or_in_place_if_busy)?;
+        let found = require_quiet(database, action).map_err(|e| other_way_if_busy(e, database))?;
         let plan = plan::admit(beside, new, earlier)?.plan;
         refuse_unseen(&found, &plan, action)?;
         Ok(plan)
@@ -262,15 +263,19 @@ fn require_quiet(database: &Utf8Path, action: &str) -> Result<Look> {
     if found.is_quiet() { Ok(found) } else { Err(busy_error(&found, action, database)) }
 }
 
-/// The other way, for a database that somebody has open.
-fn or_in_place_if_busy(e: Error) -> Error {
+/// What is to be done about somebody who has the database open. The other way is none for who has a file open that is not
+/// under this name any more.
+fn other_way_if_busy(e: Error, database: &Utf8Path) -> Error {
     if e.kind() != ErrorKind::Busy {
         return e;
     }
-    e.hint(
-        "or put the content in beside them with --in-place: what an application remembers of its file stays true, and \
-         counters that it keeps in the database, such as sync sequence numbers, go back with the content",
-    )
+    match parted(database) {
+        Some(parted) => e.hint(format!("--in-place is no way around it: {parted}")),
+        None => e.hint(
+            "or put the content in beside them with --in-place: what an application remembers of its file stays true, and \
+             counters that it keeps in the database, such as sync sequence numbers, go back with the content",
+        ),
+    }
 }
 
 /// The first look: probes only. It must come before SQLite opens the file in this process.

@@ -26,7 +26,7 @@ use super::orphans::{move_orphans, put_orphans_back};
 use super::plan::{Admitted, OldDatabase, RestorePlan};
 use super::preserve::preserve;
 use super::stage::{Staged, stage};
-use super::{LOOK_AGAIN, RestoreReport, Run, or_in_place_if_busy};
+use super::{LOOK_AGAIN, RestoreReport, Run, other_way_if_busy};
 use crate::database::{identity_of_name, is_there, sidecars_there};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -162,7 +162,7 @@ fn committed_but(e: Error, beside: &Beside) -> Error {
         (_, Ok(true)) => format!("; the old one is at {}", beside.kept()),
         _ => String::new(),
     };
-    e.target(true, format!("the new database is in place{old}"))
+    e.committed(format!("the new database is in place{old}"))
 }
 
 /// Everything that a failed step before the commit left is taken back, each part whatever became of the others, so that
@@ -241,7 +241,8 @@ fn fold_old(
 fn name_holders(beside: &Beside, old: &NamedFile, run: &Run, e: Error) -> Error {
     match others(old) {
         Ok(look) if !look.is_quiet() => {
-            or_in_place_if_busy(busy_error(&look, run.action, &beside.database)).in_place_of(e)
+            let busy = busy_error(&look, run.action, &beside.database);
+            other_way_if_busy(busy, &beside.database).in_place_of(e)
         }
         Ok(_) | Err(_) => e.hint("stop the program that uses it, or wait for it with --wait 60"),
     }
@@ -317,7 +318,7 @@ fn settle(
         return Err(Error::new(ErrorKind::Inconclusive, run.action, &beside.database)
             .because(format!("whether somebody still has the old one open could not be seen: {unseen}"))
             .hint("if no program was started meanwhile, all is well; as root, it could have been seen")
-            .target(true, in_place));
+            .committed(in_place));
     }
     if !left.is_quiet() || lease == Lease::Refused {
         return Err(Error::new(ErrorKind::Failed, run.action, &beside.database)
@@ -326,7 +327,7 @@ fn settle(
                 "it came too late to be kept away: stop it now, and do not trust what it writes, since SQLite finds \
                  the new database's WAL by its name; then run this restore again, or verify the database",
             )
-            .target(true, in_place));
+            .committed(in_place));
     }
     Ok(kept)
 }

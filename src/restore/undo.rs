@@ -91,6 +91,14 @@ pub(super) fn kept_at(beside: &Beside) -> Result<Option<Timestamp>> {
     Ok(read_note(&beside.kept())?.map(|note| note.kept_at))
 }
 
+/// The file whose content an undo puts back.
+pub(super) fn last_path(beside: &Beside) -> Result<Utf8PathBuf> {
+    Ok(match last(beside)? {
+        Last::Swap => beside.kept(),
+        Last::InPlace(record) => record.pre_restore.path,
+    })
+}
+
 /// What an undo puts back.
 pub(super) fn last_content(beside: &Beside) -> Result<NewContent> {
     let pre_restore = match last(beside)? {

@@ -114,7 +114,7 @@ pub(crate) fn check_connection(connection: &Connection, path: &Utf8Path, busy_li
         return Soundness::Unknown(failed("check", path, &e));
     }
     match Reading::begin(connection, path, busy_limit) {
-        Ok(_reading) => integrity(connection, path),
+        Ok(_reading) => integrity(connection, path, || false),
         Err(e) => Soundness::of_error(e),
     }
 }

@@ -16,6 +16,7 @@ mod rows;
 mod snapshot;
 mod soundness;
 mod source;
+mod wal_index;
 
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,7 @@ pub use rows::{TableKind, Time};
 pub(crate) use snapshot::Snapshot;
 pub(crate) use soundness::Soundness;
 pub(crate) use source::{Copied, Copying, Source, wal_bytes};
+pub(crate) use wal_index::WalIndex;
 
 /// The connection type of the functions that work through an application's own connection.
 pub use rusqlite::Connection;

@@ -144,6 +144,7 @@ impl Target {
 /// A database under its write lock, nothing of which has been changed yet.
 pub(crate) struct Locked<'a> {
     copy: Backup<'a, 'a>,
+    source: &'a Inspection,
     path: &'a Utf8Path,
     cancel: &'a Cancel,
     page_size: u64,
@@ -162,7 +163,8 @@ impl Locked<'_> {
         loop {
             self.cancel.check("write into", self.path).map_err(old)?;
             let is_last = self.copy.progress().pagecount > 0 && self.copy.progress().remaining <= pages;
-            let failed = |e| failed("write into", self.path, &e);
+            // Reading the source that was stopped is an I/O error to SQLite.
+            let failed = |e| self.source.explained(failed("write into", self.path, &e));
             let stepped = self.copy.step(pages).map_err(|e| if is_last { failed(e) } else { old(failed(e)) })?;
             match stepped {
                 StepResult::Done => return Ok(()),
@@ -258,7 +260,7 @@ fn lock<'a>(
     loop {
         wait.cancel.check("lock", path)?;
         // No page yet: this only begins the transaction.
-        match copy.step(0).map_err(|e| failed("lock", path, &e))? {
+        match copy.step(0).map_err(|e| source.explained(failed("lock", path, &e)))? {
             StepResult::More | StepResult::Done => break,
             StepResult::Busy | StepResult::Locked | _ if start.elapsed() >= wait.limit => {
                 return Err(stayed_locked(path, wait.limit));
@@ -269,7 +271,7 @@ fn lock<'a>(
     // To lock it is to look at it, and that counts what others committed.
     let others_wrote = data_version(handle) != seen;
     let wal_bytes_before = wal_bytes(path)?.unwrap_or(0);
-    Ok(Locked { copy, path, cancel: wait.cancel, page_size, journal_mode, others_wrote, wal_bytes_before })
+    Ok(Locked { copy, source, path, cancel: wait.cancel, page_size, journal_mode, others_wrote, wal_bytes_before })
 }
 
 fn fold(connection: &Connection, path: &Utf8Path, wal_bytes_before: u64) -> Result<Overwritten> {

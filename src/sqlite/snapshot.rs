@@ -140,8 +140,16 @@ impl Snapshot {
     pub(crate) fn explained(&self, error: Error) -> Error {
         match &self.held {
             Held::Finished(inspection) => inspection.explained(error),
+            Held::Live(_) if self.is_stopped() => {
+                Error::new(ErrorKind::Interrupted, "read", &self.path).because("it was interrupted")
+            }
             Held::Alone(_) | Held::Live(_) => error,
         }
+    }
+
+    /// Whether the caller has asked to stop reading a live database.
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(&self.held, Held::Live(source) if source.cancel.is_requested())
     }
 
     /// An error of SQLite as one of ours.

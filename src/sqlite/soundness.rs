@@ -32,14 +32,17 @@ impl Soundness {
 impl Snapshot {
     /// Whether SQLite finds this state sound.
     pub(crate) fn integrity(&self) -> Soundness {
-        integrity(self.connection(), &self.path)
+        integrity(self.connection(), &self.path, || self.is_stopped())
     }
 }
 
-/// Runs `PRAGMA integrity_check` in the read transaction that is open.
-pub(super) fn integrity(connection: &Connection, path: &Utf8Path) -> Soundness {
+/// Runs `PRAGMA integrity_check` in the read transaction that is open. What is said once it `is_stopped` is not believed: a
+/// full-text index that could not be read to its end looks damaged.
+pub(super) fn integrity(connection: &Connection, path: &Utf8Path, is_stopped: impl Fn() -> bool) -> Soundness {
     let mut rows = Vec::new();
-    let unknown = match check_rows(connection, Scope::Whole, &mut rows, || false) {
+    let checked = check_rows(connection, Scope::Whole, &mut rows, &is_stopped);
+    let unknown = match checked {
+        _ if is_stopped() => Some(Error::new(ErrorKind::Interrupted, "check", path).because("it was interrupted")),
         Ok(ended) => ended.map(|why| Error::new(ErrorKind::Failed, "check", path).because(why)),
         Err(e) if is_damage(&e) => {
             rows.push(words(&e));

@@ -31,7 +31,7 @@ pub(crate) struct Source {
     pub(super) path: Utf8PathBuf,
     wal_was_there: bool,
     busy_limit: Duration,
-    cancel: Cancel,
+    pub(super) cancel: Cancel,
 }
 
 /// What a copy saw.

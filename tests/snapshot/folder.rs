@@ -1,6 +1,7 @@
 //! What a backup leaves of the live database's folder, and what becomes of it if another file takes the database's name.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::Scene;
 use crate::judge::{archive_of, judge, take};
 use crate::model::{Replica, SETUP, STEP};
 use crate::processes::Foreign;
+use crate::script::with_index;
 use crate::watch::{Stage, Watch, When};
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -92,6 +94,54 @@ fn wal_whose_removal_was_taken_back_is_in_the_copy() {
     fs::write(sidecar(&scene.db, "-wal"), wal).unwrap();
     let report = take(&scene.db, WAIT, Arc::new(Recorder::default())).unwrap();
     judge(&report, &(3..=3), &mut Replica::new()).unwrap();
+}
+
+/// Where all of the WAL is in the main file, everybody reads that alone. Would catch a copy that is put right by a replay of the
+/// WAL, and called sound, while the database is damaged for all who read it.
+#[test]
+fn damage_under_a_wal_that_is_all_in_the_main_file_is_in_the_copy() {
+    for checkpoint in ["PASSIVE", "RESTART"] {
+        let (scene, mut holder) = scene("WAL");
+        holder.run(&format!("BEGIN; {STEP} COMMIT; PRAGMA wal_checkpoint({checkpoint})")).unwrap();
+        let wal = fs::read(sidecar(&scene.db, "-wal")).unwrap();
+        let number = |at: usize| u32::from_be_bytes(wal[at..at + 4].try_into().unwrap());
+        let page_size = number(8);
+        let frames = (32..wal.len()).step_by(24 + page_size as usize);
+        let page = frames.map(number).rfind(|page| *page > 1).unwrap();
+        let file = fs::File::options().write(true).open(&scene.db).unwrap();
+        let at = u64::from(page - 1) * u64::from(page_size);
+        file.write_all_at(&vec![0xff; page_size as usize], at).unwrap();
+        let seen = Foreign::open(&scene.db).run("PRAGMA integrity_check").unwrap_or_default();
+        assert_ne!(seen, "ok", "{checkpoint}");
+        let report = take(&scene.db, WAIT, Arc::new(Recorder::default())).unwrap();
+        assert!(!report.manifest.integrity_check.is_ok(), "{checkpoint}");
+    }
+}
+
+/// Would catch a copy that goes by one look: an index that is made anew forgets what was folded, and somebody may fold on while
+/// the main file is copied. Here it says for a moment that all is folded, and nothing is.
+#[test]
+fn index_that_says_otherwise_in_the_end_is_not_believed() {
+    let (scene, _holder) = scene("WAL");
+    let (database, looked) = (scene.db.clone(), Mutex::new(false));
+    let watch = Watch::new(1, move |when, operation| {
+        let looked = &mut *looked.lock().unwrap();
+        match (when, Stage::of(operation)) {
+            (When::After, Stage::Pin) => {}
+            (When::Before, Stage::MainSlice) if !*looked => *looked = true,
+            _ => return,
+        }
+        // From none to all of the frames, and back.
+        with_index(&database, |index| {
+            let mut frames = [[0; 4]; 2];
+            index.read_exact_at(&mut frames[0], 16).unwrap();
+            index.read_exact_at(&mut frames[1], 96).unwrap();
+            let [committed, folded] = frames.map(u32::from_ne_bytes);
+            index.write_all_at(&(committed - folded).to_ne_bytes(), 96).unwrap();
+        });
+    });
+    let report = take(&scene.db, WAIT, Arc::new(watch)).unwrap();
+    judge(&report, &(1..=1), &mut Replica::new()).unwrap();
 }
 
 /// A backup during which another file has the database's name, from one moment to another. SQLite has the database open

@@ -235,8 +235,8 @@ interleave! {
 /// those of the other count for nothing, and the pages that they change would be put back to what they were once.
 #[test]
 fn wal_that_is_restarted_while_it_is_copied_is_dropped() {
-    let actions = ["write a lot", "truncate, then write", "restart, then write a lot"];
-    assert!(interleave("Backfilled", &actions, 1).dropped >= 10);
+    let actions = ["write the index, write later", "write the index, write soon"];
+    assert!(interleave("Backfilled", &actions, 1).dropped >= 2);
 }
 
 /// Would catch a copy that fails, or has what was there once behind its end, since the file is shorter than it was.

@@ -1,7 +1,7 @@
 //! What other processes do, as data: each step of it is told to one of them.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -35,6 +35,8 @@ pub(crate) enum Do {
     ForgetShm,
     /// It is as a writer leaves it that dies between the two copies of its header.
     TearShm,
+    /// It is as while a writer writes its header; the next time, that is done.
+    WriteShm,
 }
 
 /// Small pages and a small cache: what is written in one transaction goes into the WAL, or the main file, before its end.
@@ -109,7 +111,10 @@ impl Others {
                     drop(self.slot(who).take());
                 }
                 Do::ForgetShm => std::fs::remove_file(format!("{}-shm", self.database)).unwrap(),
-                Do::TearShm => tear(format!("{}-shm", self.database)),
+                Do::TearShm => with_index(&self.database, |index| change_header(index, |_first_copy| [0xff; 40])),
+                Do::WriteShm => {
+                    with_index(&self.database, |index| change_header(index, |copy| copy.map(|byte| !byte)));
+                }
             }
         }
     }
@@ -145,17 +150,23 @@ impl Others {
     }
 }
 
-/// In a thread with descriptors of its own: this process may have locks on that file.
-fn tear(index: String) {
-    let torn = std::thread::spawn(move || {
+fn change_header(index: &File, changed: impl FnOnce([u8; 40]) -> [u8; 40]) {
+    let mut first_copy = [0; 40];
+    index.read_exact_at(&mut first_copy, 0).unwrap();
+    index.write_all_at(&changed(first_copy), 0).unwrap();
+}
+
+/// In a thread with descriptors of its own: this process may have locks on that file. In rollback mode there is none.
+pub(crate) fn with_index(database: &Utf8Path, act: impl FnOnce(&File) + Send + 'static) {
+    let index = format!("{database}-shm");
+    let done = std::thread::spawn(move || {
         #[allow(unsafe_code, reason = "std has no call for it")]
         // SAFETY: it copies the table of descriptors for this thread, and closes a number that nothing has.
         let own = unsafe { libc::syscall(libc::SYS_close_range, i32::MAX, i32::MAX, libc::CLOSE_RANGE_UNSHARE) };
         assert_eq!(own, 0, "Linux 5.9 or newer");
-        // In rollback mode there is none.
-        if let Ok(file) = OpenOptions::new().write(true).open(index) {
-            file.write_all_at(&[0xff; 40], 0).unwrap();
+        if let Ok(file) = OpenOptions::new().read(true).write(true).open(index) {
+            act(&file);
         }
     });
-    torn.join().unwrap();
+    done.join().unwrap();
 }

@@ -3,7 +3,7 @@
 use crate::model::{IN_VAIN, STEP};
 use crate::script::Do;
 
-use Do::{Begin, Close, Commit, ForgetShm, Inside, Kill, Rollback, Sql, Steps, TearShm};
+use Do::{Begin, Close, Commit, ForgetShm, Inside, Kill, Rollback, Sql, Steps, TearShm, WriteShm};
 
 /// Who writes, who does the rest, and others who only read.
 const A: usize = 0;
@@ -146,6 +146,10 @@ pub(crate) const ACTIONS: &[(&str, &[&[Do]])] = &[
     ("die in a transaction", &[&[Begin(A), Inside(A, BIG)], &[Kill(A)], &[Steps(A, 5), Sql(B, PASSIVE)]]),
     // Whoever comes next makes the index anew from the WAL, and knows nothing of what is folded in already.
     ("tear the index, write, truncate", &[&[TearShm, Steps(A, 2), Sql(B, TRUNCATE)], &[Steps(A, 40)], AGAIN]),
+    // Nothing can be told from an index that is being written when a backup looks at it; what follows comes while its WAL is
+    // copied.
+    ("write the index, write later", &[&[WriteShm], &[WriteShm], &[], &[], &[], &[], &[], &[], &[], &[Steps(A, 40)]]),
+    ("write the index, write soon", &[&[WriteShm], &[WriteShm], &[], &[Steps(A, 40)]]),
     ("close, open, write, close", &[&[Close(A), Close(B)], &[Steps(A, 10)], &[Close(A)]]),
     (
         "change the mode",

@@ -11,7 +11,7 @@ use crate::digest::digest_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Severity;
 use crate::header::JournalMode;
-use crate::holders::{Holder, open_files};
+use crate::live::parted;
 use crate::manifest::Hex32;
 use crate::observe::{Cancel, Event, Observer, Step};
 use crate::recover::ContentFile;
@@ -41,19 +41,13 @@ pub(super) fn require_database(database: &Utf8Path) -> Result<()> {
     }
 }
 
-/// Whoever still has open what was under this name before it was deleted or replaced would not see what is put in: it writes
-/// where nobody will ever look, and takes the sidecars of this name away when it closes.
+/// Whoever still has open what was under this name before would not see what is put in, and takes the sidecars of this name
+/// away when it closes.
 pub(super) fn refuse_parted(database: &Utf8Path, action: &str) -> Result<()> {
-    let open = open_files(&[], &[database.to_owned()]);
-    let own = open.own.then(|| Holder::of_pid(std::process::id())).flatten();
-    let holders: Vec<_> = open.holders.iter().chain(&own).map(Holder::to_string).collect();
-    if holders.is_empty() {
-        return Ok(());
-    }
-    let names = holders.join(", ");
+    let Some(parted) = parted(database) else { return Ok(()) };
     Err(Error::new(ErrorKind::Busy, action, database)
-        .because(format!("{names} still has open what was under this name before: that was deleted or replaced since"))
-        .hint("stop it first: it would not see what is put in, and what it writes is lost; then restore without --in-place"))
+        .because(parted)
+        .hint("stop it first: it would not see what is put in; then restore without --in-place"))
 }
 
 /// What SQLite cannot open has nothing that open connections could go on with.
@@ -83,7 +77,8 @@ pub(super) fn admit_content(
     };
     observer.event(Event::Step(Step::Check));
     let source = Inspection::open(&new.path, &cancel)?;
-    let file = ContentFile { path: new.path.clone(), blake3, content: content_of(&source, &new.path)? };
+    let (schema, content) = fingerprint_of(&source, &new.path)?;
+    let file = ContentFile { path: new.path.clone(), blake3, schema, content };
     Ok(Verified { content: new, file, source })
 }
 
@@ -103,12 +98,12 @@ pub(super) fn hash_of(path: &Utf8Path, cancel: &Cancel) -> Result<Hex32> {
     Ok(Hex32(*digest.blake3.as_bytes()))
 }
 
-/// The fingerprint of a file that nobody writes.
-pub(super) fn content_of(inspection: &Inspection, path: &Utf8Path) -> Result<Hex32> {
+/// The fingerprints of the schema, and of that with all rows, of a file that nobody writes.
+fn fingerprint_of(inspection: &Inspection, path: &Utf8Path) -> Result<(Hex32, Hex32)> {
     let (content, mut problems) = inspection.content()?;
-    match (problems.pop(), content.whole()) {
+    match (problems.pop(), content.schema.zip(content.whole())) {
         (Some(problem), _) => Err(problem),
-        (None, Some(whole)) => Ok(whole),
+        (None, Some(fingerprints)) => Ok(fingerprints),
         (None, None) => Err(Error::new(ErrorKind::Damaged, "read all rows of", path)
             .because("some of its pages are damaged")
             .hint(OTHER_WAY)),

@@ -83,12 +83,12 @@ fn plan(
     let database = &beside.database;
     let planned = (|| {
         database::require_own_name(database)?;
-        require_database(database)?;
         if let Some(holder) = Lock::holder_of(&beside.lock())? {
             let busy = Error::new(ErrorKind::Busy, run.action, database);
             return Err(busy.because(format!("another run holds {}: {holder}", beside.lock())));
         }
         recover::refuse_interrupted(beside)?;
+        require_database(database)?;
         refuse_parted(database, run.action)?;
         let new = admit_content(new()?, run, database, observer)?.content;
         let found = look(database)?;

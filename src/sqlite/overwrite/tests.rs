@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 use super::*;
+use crate::sqlite::{Snapshot, Soundness};
 use crate::storage::Storage;
 
 struct Scene {
@@ -116,6 +117,33 @@ fn a_stopped_copy_leaves_the_old_content() {
         target.close(port).unwrap();
         assert_eq!(words(&Connection::open(&scene.live).unwrap()), 1);
     }
+}
+
+/// Would catch an I/O error that is none: to SQLite, reading that was stopped is one.
+#[test]
+fn a_source_that_is_not_read_on_is_interrupted() {
+    let scene = Scene::new(MODES[0], MODES[1]);
+    let (port, stop) = (port(&scene.live), Cancel::default());
+    let source = Inspection::open(&scene.backup, &stop).unwrap();
+    let mut target = scene.target().unwrap();
+    let locked = target.lock(&source, port).unwrap();
+    stop.request();
+    let stopped = locked.copy(&mut |_done, _total| {}, port).unwrap_err();
+    assert_eq!(stopped.kind(), ErrorKind::Interrupted, "{stopped:?}");
+    target.close(port).unwrap();
+    assert_eq!(words(&Connection::open(&scene.live).unwrap()), 1);
+}
+
+/// Would catch a check that was stopped and is taken for one that found something, or nothing.
+#[test]
+fn a_check_that_is_stopped_is_interrupted() {
+    let scene = Scene::new(MODES[0], MODES[1]);
+    let (port, stop) = (port(&scene.live), Cancel::default());
+    let snapshot = Snapshot::of_recovered(&scene.live, Duration::ZERO, &stop, port).unwrap();
+    stop.request();
+    let found = snapshot.integrity();
+    assert!(matches!(&found, Soundness::Unknown(e) if e.kind() == ErrorKind::Interrupted), "{found:?}");
+    snapshot.close(port).unwrap();
 }
 
 /// Would catch rows that an application commits between the backup of the old content and its end.
