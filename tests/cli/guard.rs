@@ -1,5 +1,8 @@
 //! `guard`: statuses, signals, what is put back and how, and what is said of a guard that was killed.
 
+mod after;
+mod beside;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Stdio};
@@ -149,6 +152,7 @@ fn damage_is_found_although_the_command_succeeds() {
         assert_eq!((&json["exit"], &json["verdict"]), (&0.into(), &"fail".into()), "{spoil}");
         assert!(json["problem"].as_str().unwrap().contains(problem), "{json}");
         assert!(json["put_back"]["swap"].is_string() && json["restored"].is_null(), "{json}");
+        assert_eq!(json["put_back"]["in_place"], Value::Null, "it would be refused: {json}");
 
         let scene = Scene::with_rows(200);
         let json = guard_json(&scene, &["--on-failure", "restore"], spoil, 1);
@@ -166,6 +170,7 @@ fn corrupt_database_beside_a_daemon_is_refused_with_the_way_that_is_left() {
     assert_eq!((&json["restored"], &json["verdict"]), (&Value::Null, &"fail".into()), "{json}");
     assert_eq!(json["error"]["target_changed"], false, "{json}");
     assert!(json["put_back"]["swap"].as_str().unwrap().contains(" restore "), "{json}");
+    assert_eq!(json["put_back"]["in_place"], Value::Null, "{json}");
     assert_no_record(&scene);
     drop(daemon);
     let backup = json["backup"].as_str().unwrap();
@@ -252,7 +257,14 @@ fn is_ignored(number: i32) -> bool {
 /// Would catch a guard that ends before its command does, or goes without its own part.
 #[test]
 fn signals_go_to_the_command_and_the_guard_does_its_own_part_after_it() {
-    for (signal, name, number) in [(Signal::INT, "INT", 2), (Signal::TERM, "TERM", 15), (Signal::HUP, "HUP", 1)] {
+    for (signal, name, number) in [
+        (Signal::INT, "INT", 2),
+        (Signal::TERM, "TERM", 15),
+        (Signal::HUP, "HUP", 1),
+        (Signal::QUIT, "QUIT", 3),
+        (Signal::USR1, "USR1", 10),
+        (Signal::USR2, "USR2", 12),
+    ] {
         if is_ignored(number) {
             println!("skipped: {name} is ignored here, as under nohup, and so by every child");
             continue;
@@ -339,10 +351,11 @@ fn guard_that_is_killed_anywhere_leaves_nothing_that_the_next_one_cannot_go_on_f
 /// its own.
 #[test]
 fn whatever_fails_the_answer_is_true_and_the_status_is_the_commands() {
-    let outcome = |at: &str| {
+    let outcome = |at: &str, in_place: bool| {
         let scene = Scene::with_rows(20);
         let script = sql(&scene, DELETE, "touch ran; exit 9");
         let guard = ["guard", "--json", "--wait", "0", "--on-failure", "restore", "--", "sh", "-c", &script];
+        let daemon = in_place.then(|| Foreign::with(&scene.db, "SELECT count(*) FROM observations"));
         let run = scene.run(&[&["fault", "--at", at, "--errno", "EIO", "--"], &guard[..]].concat());
         let json = run.json();
         let ran = scene.dir.join("ran").exists();
@@ -352,15 +365,19 @@ fn whatever_fails_the_answer_is_true_and_the_status_is_the_commands() {
         match (ran, json["restored"].as_str()) {
             (false, _) | (true, Some(_)) => assert_eq!(rows, 20, "{at}: {json}"),
             (true, None) => {
-                assert_eq!(json["error"]["target_changed"], rows == 20, "{at}: {json}");
+                assert_eq!(rows, 0, "{at}: {json}");
+                assert_eq!(json["error"]["target_changed"], false, "{at}: {json}");
                 assert!(json["put_back"]["swap"].is_string(), "{at}: {json}");
             }
         }
+        drop(daemon);
         !run.stderr.contains("fault: not reached")
     };
-    // Every third: the others are of the same kinds, and each run syncs a lot.
-    let reached = (0..500).step_by(3).take_while(|at: &u32| outcome(&at.to_string())).count();
-    assert!(reached > 20 && reached < 166, "{reached}");
+    // Every fourth: the others are of the same kinds, and each run syncs a lot.
+    for in_place in [false, true] {
+        let reached = (0..500).step_by(4).take_while(|at: &u32| outcome(&at.to_string(), in_place)).count();
+        assert!(reached > 20 && reached < 125, "{reached}");
+    }
 }
 
 /// Would catch a guard that holds a lock which the command itself needs.

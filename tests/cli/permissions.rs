@@ -125,6 +125,36 @@ fn own_database_is_backed_up_restored_and_undone() {
     }
 }
 
+/// Would catch a guard that needs the rights of the owner for its own record, or leaves that behind.
+#[test]
+fn database_of_another_user_is_guarded_by_who_may_write_to_it() {
+    if !is_root() {
+        println!("skipped: it takes a second user");
+        return;
+    }
+    let owned = Owned::new();
+    std::os::unix::fs::lchown(&owned.db, Some(0), Some(0)).unwrap();
+    set_mode(&owned.db, 0o666);
+    let record = with_suffix(&owned.db, ".guard.json");
+    let look = format!("stat -c '%u %a' {record} >&2");
+    let run = owned.run(&["guard", "--", "sh", "-c", &look]).expect(0);
+    assert!(run.stderr.contains(&format!("{NOBODY} 644\n")), "the owner can read it: {run:?}");
+    // The file stays its owner's, so it is not swapped for one of another user.
+    let json = owned.run(&["guard", "--on-failure", "restore", "--", "sh", "-c", "exit 9"]).expect(9).json();
+    assert_eq!(json["restored"], "in-place", "{json}");
+    assert_eq!(content(&owned.db), owned.old);
+    assert_eq!(fs::metadata(&owned.db).unwrap().uid(), 0);
+    assert!(!record.exists() && !with_suffix(&owned.db, ".guard.json.new").exists());
+    // Nor where the record cannot be written.
+    let place = owned.run(&["fault", "--at", "0", "--errno", "EACCES", "--sticky", "--", "guard", "--", "true"]);
+    assert_eq!(place.status, Some(125), "{place:?}");
+    assert!(
+        Scene::names(&owned.dir).iter().all(|name| !name.contains(".guard.json")),
+        "{:?}",
+        Scene::names(&owned.dir)
+    );
+}
+
 #[test]
 fn unreadable_backup_is_inconclusive_no_damage() {
     let owned = Owned::new();

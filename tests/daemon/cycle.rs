@@ -134,6 +134,19 @@ fn damage_that_the_cycle_did_not_notice_is_found_and_healed() {
     assert_eq!(fresh.query_row("PRAGMA integrity_check", [], |row| row.get(0)), Ok("ok".to_owned()));
 }
 
+/// Would catch a backup of the damage, which nobody can go back to, and which stays the newest one.
+#[test]
+fn cycle_over_a_damaged_database_is_refused_and_leaves_no_backup() {
+    let scene = Scene::new();
+    let connection = scene.connect();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(connection);
+    spoil(&scene, 3);
+    let e = before_cycle(&scene.connect(), &options(&scene), &Storage::new(), &mut Quiet).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Damaged, "{e:?}");
+    assert_eq!(names(&scene.dir.join("backups")), [] as [&str; 0]);
+}
+
 fn locks(database: &Utf8Path) -> [BTreeSet<Lock>; 2] {
     [own_locks(database), own_locks(Utf8Path::new(&format!("{database}-shm")))]
 }

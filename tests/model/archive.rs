@@ -5,7 +5,7 @@ use std::fs;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use engram_restore::VerifyOptions;
-use engram_restore::archive::{Scope, Selected, Selection, manifest_path, read_manifest, select};
+use engram_restore::archive::{Meant, PRE_RESTORE_LABEL, Scope, Selection, manifest_path, read_manifest, select};
 use engram_restore::{Error, Quiet, Verdict, first_good, header, verify};
 
 use crate::crash_fs::Tree;
@@ -27,6 +27,8 @@ struct Backup {
     name: String,
     rows: Rows,
     mode: JournalMode,
+    /// It was taken by a restore in place, so `latest` does not mean it.
+    is_pre_restore: bool,
     /// The file and its manifest, as they were made.
     bytes: [Bytes; 2],
 }
@@ -63,6 +65,16 @@ impl Archive {
         dir.join(&self.backups[number].name)
     }
 
+    /// How many there ever were.
+    pub(crate) fn len(&self) -> usize {
+        self.backups.len()
+    }
+
+    /// Whether there is one more in this folder.
+    pub(crate) fn has_grown(&self, tree: &Tree) -> bool {
+        files(tree).keys().any(|name| name.ends_with(".manifest.json") && !self.files.contains_key(name))
+    }
+
     /// Which one a number in a history means.
     pub(crate) fn number(&self, number: u8) -> usize {
         usize::from(number) % self.backups.len()
@@ -70,7 +82,13 @@ impl Archive {
 
     /// The newest good one, as the command finds it; `None` if there is none.
     pub(crate) fn latest_good(&self, dir: &Utf8Path, database: &Utf8Path) -> Result<Option<usize>, String> {
-        let expected = (0..self.backups.len()).rev().find(|number| self.is_good(*number));
+        let is_readable = |backup: &&Backup| {
+            let [_, manifest] = backup.files();
+            self.files.get(&manifest) == Some(&backup.bytes[1])
+        };
+        let others = self.backups.iter().filter(is_readable).any(|backup| !backup.is_pre_restore);
+        let counts = |number: &usize| self.is_good(*number) && !(others && self.backups[*number].is_pre_restore);
+        let expected = (0..self.backups.len()).rev().find(counts);
         let found = find_latest_good(&dir.join(ARCHIVE), database);
         match (&found, expected) {
             (Err(_), None) => Ok(None),
@@ -118,12 +136,14 @@ impl Archive {
         if verdict.verdict != Verdict::Pass {
             return Err(format!("{name} is no good backup: {:?}", verdict.findings));
         }
-        let mode = match read_manifest(&path).map_err(|e| e.to_string())?.database.journal_mode {
+        let manifest = read_manifest(&path).map_err(|e| e.to_string())?;
+        let mode = match manifest.database.journal_mode {
             header::JournalMode::Wal => JournalMode::Wal,
             header::JournalMode::Rollback => JournalMode::Delete,
         };
         let bytes = [0, 1].map(|at| self.files[&names[at]].clone());
-        self.backups.push(Backup { name, rows: rows.clone(), mode, bytes });
+        let is_pre_restore = manifest.label.as_deref() == Some(PRE_RESTORE_LABEL);
+        self.backups.push(Backup { name, rows: rows.clone(), mode, is_pre_restore, bytes });
         Ok(true)
     }
 
@@ -179,8 +199,8 @@ impl Archive {
 
 /// As `restore latest-good` does.
 fn find_latest_good(archive: &Utf8Path, database: &Utf8Path) -> Result<Utf8PathBuf, Error> {
-    match select(archive, &Scope::Database(database.to_owned()), &Selection::LatestGood)? {
-        Selected::One(path) => Ok(path),
-        Selected::FirstGood(paths) => first_good(&paths, &mut Quiet).map(|(path, _)| path),
+    match select(archive, &Scope::Database(database.to_owned()), &Selection::LatestGood)?.meant {
+        Meant::One(path) => Ok(path),
+        Meant::FirstGood(paths) => first_good(&paths, &mut Quiet).map(|(path, _)| path),
     }
 }

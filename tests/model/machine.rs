@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::archive::Archive;
 use crate::content::{SIDECARS, tempdir};
 use crate::crash_fs::Tree;
-use crate::model::{LIVE, World, is_interrupted, is_somewhere, leftovers};
+use crate::model::{LIVE, World, is_interrupted, is_interrupted_in_place, is_somewhere, leftovers};
 use crate::operation::{JournalMode, Operation, Run, Writer};
 use crate::rows::{self, Rows};
 use crate::runs::Plan;
@@ -70,6 +70,7 @@ impl Machine {
             }
             Operation::SwitchTo(mode) => self.switch(mode),
             Operation::Run(run) => self.run(run, &before)?,
+            Operation::Beside(run) => self.run_beside(run)?,
             Operation::Crash(run, cut) => self.crash(run, cut)?,
             Operation::Fail(run, at) => self.fail(run, at, &before)?,
             Operation::Verify => {
@@ -116,6 +117,7 @@ impl Machine {
             RestoreState::Idle if !is_interrupted(&tree) => {}
             RestoreState::Interrupted(outcome)
                 if self.pending && (self.by_hand || self.worlds.iter().any(|world| world.fits(outcome))) => {}
+            RestoreState::InPlace(_) if self.pending && is_interrupted_in_place(&tree) => {}
             state @ (RestoreState::Idle
             | RestoreState::Running(_)
             | RestoreState::Interrupted(_)
@@ -135,7 +137,16 @@ impl Machine {
 
     /// Whether one of the worlds is in this folder.
     pub(crate) fn possible(&self, tree: &Tree, at_rest: bool) -> Result {
-        let wrong = |world: &World| world.is_possible(tree, at_rest, self.by_hand).err().map(|e| not(world, &e));
+        let is_kept = |world: &World| {
+            if world.in_place == Some(self.archive.len()) && !self.archive.has_grown(tree) {
+                return Err("there is no backup of what was there before".to_owned());
+            }
+            Ok(())
+        };
+        let wrong = |world: &World| {
+            let is = world.is_possible(tree, at_rest, self.by_hand).and_then(|()| is_kept(world));
+            is.err().map(|e| not(world, &e))
+        };
         let all: Option<Vec<_>> = self.worlds.iter().map(wrong).collect();
         all.map_or(Ok(()), |why| Err(nothing(&why, tree)))
     }
@@ -152,7 +163,8 @@ impl Machine {
         match plan {
             // It leaves alone what it need not touch.
             Plan::Backup(_) => left.clear(),
-            Plan::Recover => {}
+            // Through SQLite: a WAL may be there.
+            Plan::Recover | Plan::RestoreInPlace(_) | Plan::UndoInPlace => {}
             Plan::Restore(_) | Plan::Undo => {
                 left.extend(SIDECARS.iter().filter(|suffix| tree.names.contains_key(&format!("{LIVE}{suffix}"))));
             }
@@ -160,7 +172,7 @@ impl Machine {
         if left.is_empty() { Ok(()) } else { Err(format!("left behind: {left:?}")) }
     }
 
-    fn keep(&mut self, tree: &Tree, is: impl Fn(&World) -> Result) -> Result {
+    pub(crate) fn keep(&mut self, tree: &Tree, is: impl Fn(&World) -> Result) -> Result {
         let mut why = Vec::new();
         for world in std::mem::take(&mut self.worlds) {
             match is(&world) {

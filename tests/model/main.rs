@@ -24,6 +24,9 @@ mod machine;
 mod model;
 mod operation;
 mod others;
+#[allow(dead_code, reason = "each test crate uses a part of it")]
+#[path = "../shared/processes.rs"]
+mod processes;
 mod rows;
 mod runs;
 mod view;

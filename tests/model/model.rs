@@ -5,6 +5,7 @@ use std::fmt;
 
 use engram_restore::RecoverOutcome;
 
+use crate::archive::Archive;
 use crate::crash_fs::Tree;
 use crate::operation::JournalMode;
 use crate::rows::Rows;
@@ -17,7 +18,11 @@ const KEPT: &str = "engram.db.pre-restore";
 const KEPT_NEW: &str = "engram.db.pre-restore.new";
 
 /// What nobody but ourselves needs, once nothing is under way.
-const TEMPORARY: [&str; 4] = [".restore-staged", ".restore-intent", ".restore-copy", ".pre-restore.new"];
+const TEMPORARY: [&str; 5] =
+    [".restore-staged", ".restore-intent", ".restore-copy", ".pre-restore.new", ".restore-in-place"];
+
+/// The record of a restore in place that is under way.
+const IN_PLACE: &str = "engram.db.restore-in-place";
 
 /// One of the folders that there may be, as it is once a restore that was interrupted has been brought to its end.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,6 +33,8 @@ pub(crate) struct World {
     pub(crate) kept: Option<Kept>,
     /// What earlier restores have kept, in order.
     generations: Vec<Found>,
+    /// If the last restore was one in place: the number of the backup of what was there before.
+    pub(crate) in_place: Option<usize>,
     ends: Ends,
 }
 
@@ -48,7 +55,7 @@ struct Ends {
 
 impl World {
     pub(crate) fn new(live: Found, mode: JournalMode) -> Self {
-        Self { live, mode: Some(mode), kept: None, generations: Vec::new(), ends: Ends::default() }
+        Self { live, mode: Some(mode), kept: None, generations: Vec::new(), in_place: None, ends: Ends::default() }
     }
 
     /// Something else is under the live name; the present database is kept, if there is one.
@@ -59,14 +66,26 @@ impl World {
             let earlier = next.kept.replace(Kept { found: self.live.clone(), mode: self.mode });
             next.generations.extend(earlier.map(|kept| kept.found));
             next.generations.sort();
+            next.in_place = None;
         }
         next
     }
 
-    /// After an undo; `None` where that must be refused.
-    pub(crate) fn undone(&self) -> Option<Self> {
+    /// Other content is put into the present database, which is in the backup `old`; `None` where there is none to put it into.
+    pub(crate) fn put_in(&self, new: Rows, old: usize) -> Option<Self> {
+        let Found::Rows(_) = self.live else { return None };
+        let ends = Ends { undone: false, finished: true };
+        Some(Self { live: Found::Rows(new), in_place: Some(old), ends, ..self.clone() })
+    }
+
+    /// What an undo puts back, and its journal mode; `None` where it must be refused.
+    pub(crate) fn before(&self, archive: &Archive) -> Option<(Rows, Option<JournalMode>)> {
+        if let Some(backup) = self.in_place {
+            let (rows, mode) = archive.is_good(backup).then(|| archive.content(backup))?;
+            return Some((rows, Some(mode)));
+        }
         match self.kept.as_ref()? {
-            Kept { found: Found::Rows(rows), mode } => Some(self.replaced(rows.clone(), *mode)),
+            Kept { found: Found::Rows(rows), mode } => Some((rows.clone(), *mode)),
             Kept { found: Found::Missing | Found::Raw(_), .. } => None,
         }
     }
@@ -186,7 +205,14 @@ pub(crate) fn leftovers(tree: &Tree) -> Vec<&str> {
 
 /// Whether something lies there that only an interrupted restore leaves.
 pub(crate) fn is_interrupted(tree: &Tree) -> bool {
-    tree.names.contains_key("engram.db.restore-intent") || left(tree, &[".pre-restore.new"]).next().is_some()
+    let is_swap =
+        tree.names.contains_key("engram.db.restore-intent") || left(tree, &[".pre-restore.new"]).next().is_some();
+    is_swap || is_interrupted_in_place(tree)
+}
+
+/// Whether that was a restore in place.
+pub(crate) fn is_interrupted_in_place(tree: &Tree) -> bool {
+    tree.names.contains_key(IN_PLACE)
 }
 
 /// The sidecars with something in them that lie beside the database.
@@ -215,9 +241,12 @@ fn take(all: &mut Vec<Found>, one: &Found) -> bool {
 
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { live, mode, kept, generations, ends } = self;
+        let Self { live, mode, kept, generations, in_place, ends } = self;
         let kept = kept.as_ref().map(|kept| (&kept.found, kept.mode));
         write!(f, "live {live:?} in {mode:?}, kept {kept:?}, earlier {generations:?}")?;
+        if let Some(backup) = in_place {
+            write!(f, ", put in over backup {backup}")?;
+        }
         write!(f, "{}{}", if ends.undone { ", undone" } else { "" }, if ends.finished { ", finished" } else { "" })
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Operation {
     SwitchTo(JournalMode),
     /// One of ours.
     Run(Run),
+    /// The same while another process has the database open.
+    Beside(Run),
     /// The same with the power cut in it.
     Crash(Run, Cut),
     /// The same with one file operation that fails, if it has so many.
@@ -46,7 +48,9 @@ pub(crate) enum Operation {
 pub(crate) enum Run {
     Backup(Engine),
     Restore(Choice),
+    RestoreInPlace(Choice),
     Undo,
+    UndoInPlace,
     Recover,
 }
 
@@ -131,6 +135,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => rows().prop_map(|rows| Operation::Die { rows }),
         2 => prop_oneof![Just(JournalMode::Wal), Just(JournalMode::Delete)].prop_map(Operation::SwitchTo),
         8 => run().prop_map(Operation::Run),
+        2 => run().prop_map(Operation::Beside),
         10 => (run(), cut()).prop_map(|(run, cut)| Operation::Crash(run, cut)),
         2 => (run(), 0_u8..60).prop_map(|(run, at)| Operation::Fail(run, at)),
         1 => Just(Operation::Verify),
@@ -141,10 +146,13 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 fn run() -> impl Strategy<Value = Run> {
+    let choice = || prop_oneof![2 => Just(Choice::LatestGood), 1 => any::<u8>().prop_map(Choice::Number)];
     prop_oneof![
         2 => prop_oneof![Just(Engine::Snapshot), Just(Engine::Online), Just(Engine::Vacuum)].prop_map(Run::Backup),
-        6 => prop_oneof![2 => Just(Choice::LatestGood), 1 => any::<u8>().prop_map(Choice::Number)].prop_map(Run::Restore),
+        6 => choice().prop_map(Run::Restore),
+        3 => choice().prop_map(Run::RestoreInPlace),
         3 => Just(Run::Undo),
+        2 => Just(Run::UndoInPlace),
         2 => Just(Run::Recover),
     ]
 }

@@ -8,7 +8,7 @@ use engram_restore::RecoverOutcome;
 use crate::content::{SIDECARS, with_suffix};
 use crate::crash_fs::Tree;
 use crate::machine::Machine;
-use crate::model::{self, LIVE};
+use crate::model::{self, LIVE, is_interrupted_in_place};
 use crate::operation::{JournalMode, Spoil, Writer};
 use crate::rows::{self, Rows};
 use crate::view::{Family, Found};
@@ -58,7 +58,8 @@ impl Machine {
     }
 
     pub(crate) fn delete(&mut self, before: &Tree, sidecars: bool) -> String {
-        if self.live() == Found::Missing {
+        if self.live() == Found::Missing || is_interrupted_in_place(before) {
+            // What cannot be told then has tests of its own.
             return NOTHING.to_owned();
         }
         fs::remove_file(&self.database).unwrap();
@@ -72,7 +73,7 @@ impl Machine {
     }
 
     pub(crate) fn spoil(&mut self, before: &Tree, spoil: Spoil) -> String {
-        if self.pending && matches!(spoil, Spoil::Empty | Spoil::EmptyWithWal) {
+        if is_interrupted_in_place(before) || self.pending && matches!(spoil, Spoil::Empty | Spoil::EmptyWithWal) {
             // One empty file is like the other: it may be taken for the old database.
             return NOTHING.to_owned();
         }

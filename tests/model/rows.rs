@@ -45,6 +45,12 @@ impl Rows {
         i64::try_from(self.0.values().map(String::len).sum::<usize>()).unwrap()
     }
 
+    /// The question for these, and the answer.
+    pub(crate) fn summary(&self) -> (&'static str, String) {
+        let question = "SELECT count(*) || ' rows, ' || coalesce(sum(length(text)), 0) FROM notes";
+        (question, format!("{} rows, {}", self.count(), self.bytes()))
+    }
+
     fn count(&self) -> i64 {
         i64::try_from(self.0.len()).unwrap()
     }

@@ -7,15 +7,17 @@ use std::time::Duration;
 use camino::Utf8Path;
 use engram_restore::storage::{Fault, FaultAt, Storage};
 use engram_restore::{
-    BackupOptions, Destination, Engine, Error, Event, Observer, Quiet, RecoverOptions, RecoverOutcome, RestoreOptions,
-    RestoreState, UndoOptions, backup, plan_recover, recover, restore, undo,
+    BackupOptions, Destination, Engine, Error, Event, InPlaceReport, Observer, Quiet, RecoverOptions, RecoverOutcome,
+    RestoreOptions, RestoreState, UndoOptions, backup, plan_recover, recover, restore, restore_in_place, undo,
+    undo_in_place,
 };
 
 use crate::archive::{ARCHIVE, Archive, is_temporary};
 use crate::crash_fs::{Random, TraceRecorder, Tree};
 use crate::machine::{Machine, Result, state, unchanged};
-use crate::model::{LIVE, World, is_interrupted, leftovers};
+use crate::model::{LIVE, World, is_interrupted, is_interrupted_in_place, leftovers};
 use crate::operation::{Choice, Cut, Run};
+use crate::processes::Foreign;
 use crate::view::Found;
 
 /// A run of ours, with the backup chosen.
@@ -23,7 +25,9 @@ use crate::view::Found;
 pub(crate) enum Plan {
     Backup(Engine),
     Restore(usize),
+    RestoreInPlace(usize),
     Undo,
+    UndoInPlace,
     Recover,
 }
 
@@ -55,12 +59,18 @@ impl Machine {
         Ok(Some(match run {
             Run::Backup(engine) => Plan::Backup(engine),
             Run::Undo => Plan::Undo,
+            Run::UndoInPlace => Plan::UndoInPlace,
             Run::Recover => Plan::Recover,
-            Run::Restore(Choice::Number(number)) => Plan::Restore(self.archive.number(number)),
-            Run::Restore(Choice::LatestGood) => {
-                return Ok(self.archive.latest_good(&self.dir, &self.database)?.map(Plan::Restore));
-            }
+            Run::Restore(choice) => return Ok(self.chosen(choice)?.map(Plan::Restore)),
+            Run::RestoreInPlace(choice) => return Ok(self.chosen(choice)?.map(Plan::RestoreInPlace)),
         }))
+    }
+
+    fn chosen(&self, choice: Choice) -> Result<Option<usize>> {
+        match choice {
+            Choice::Number(number) => Ok(Some(self.archive.number(number))),
+            Choice::LatestGood => self.archive.latest_good(&self.dir, &self.database),
+        }
     }
 
     fn carry_out(&self, plan: Plan, storage: &Storage) -> Result<Said, Error> {
@@ -84,7 +94,16 @@ impl Machine {
                 restore(&RestoreOptions { database, backup, deep: false, wait, now }, storage, &mut Quiet)
                     .map(|_| Said::Done)
             }
+            Plan::RestoreInPlace(number) => {
+                let backup = self.archive.path(&self.dir, number);
+                let options = RestoreOptions { database, backup, deep: false, wait, now };
+                restore_in_place(&options, &self.dir.join(ARCHIVE), storage, &mut Quiet).map(|report| put_in(&report))
+            }
             Plan::Undo => undo(&UndoOptions { database, wait, now }, storage, &mut Quiet).map(|_| Said::Done),
+            Plan::UndoInPlace => {
+                let options = UndoOptions { database, wait, now };
+                undo_in_place(&options, &self.dir.join(ARCHIVE), storage, &mut Quiet).map(|report| put_in(&report))
+            }
             Plan::Recover => {
                 let mut heard = Heard { blames_somebody: false };
                 let report = recover(&RecoverOptions { database, wait, now }, storage, &mut heard)?;
@@ -103,12 +122,23 @@ impl Machine {
         match plan {
             Plan::Recover => self.worlds.clone(),
             Plan::Backup(_) => worlds.filter(|world| matches!(world.live, Found::Rows(_))).cloned().collect(),
-            Plan::Restore(number) if !self.archive.is_good(number) => Vec::new(),
+            Plan::Restore(number) | Plan::RestoreInPlace(number) if !self.archive.is_good(number) => Vec::new(),
             Plan::Restore(number) => {
                 let (rows, mode) = self.archive.content(number);
                 worlds.map(|world| world.replaced(rows.clone(), Some(mode))).collect()
             }
-            Plan::Undo => worlds.filter_map(World::undone).collect(),
+            Plan::RestoreInPlace(number) => {
+                let (rows, _) = self.archive.content(number);
+                worlds.filter_map(|world| world.put_in(rows.clone(), self.archive.len())).collect()
+            }
+            Plan::Undo => {
+                let undone = |world: &World| world.before(&self.archive).map(|(rows, mode)| world.replaced(rows, mode));
+                worlds.filter_map(undone).collect()
+            }
+            Plan::UndoInPlace => {
+                let undone = |world: &World| world.put_in(world.before(&self.archive)?.0, self.archive.len());
+                worlds.filter_map(undone).collect()
+            }
         }
     }
 
@@ -117,6 +147,35 @@ impl Machine {
         let planned = plan_recover(&self.database).map(|plan| plan.outcome);
         let said = self.carry_out(plan, &Storage::new());
         self.ran(plan, &said, planned, before)?;
+        Ok(words(&said, &self.dir))
+    }
+
+    /// The same beside somebody who has the database open, and goes on with what is in it then.
+    pub(crate) fn run_beside(&mut self, run: Run) -> Result<String> {
+        let (Found::Rows(rows), false) = (self.live(), self.pending) else { return Ok("nobody is there".to_owned()) };
+        let Some(plan) = self.plan(run)? else { return Ok("no good backup".to_owned()) };
+        let (question, answer) = rows.summary();
+        let mut holder = Foreign::open(&self.database);
+        let sees = |holder: &mut Foreign, expected: String| match holder.run(question) {
+            Ok(seen) if seen == expected => Ok(()),
+            seen => Err(format!("who has it open sees {seen:?}, not {expected}")),
+        };
+        sees(&mut holder, answer)?;
+        let before = self.tree();
+        let planned = plan_recover(&self.database).map(|plan| plan.outcome);
+        let said = self.carry_out(plan, &Storage::new());
+        let is_swap = matches!(plan, Plan::Restore(_) | Plan::Undo);
+        match &said {
+            Ok(_) if is_swap => return Err("the file was replaced under who has it open".to_owned()),
+            // What an earlier run has left it may sweep.
+            Err(_) if is_swap && !leftovers(&before).is_empty() => {}
+            Err(_) if is_swap => unchanged(&without_debris(&before), &without_debris(&self.tree()), "it")?,
+            Ok(_) | Err(_) => self.ran(plan, &said, planned, &before)?,
+        }
+        if let Found::Rows(rows) = self.live() {
+            sees(&mut holder, rows.summary().1)?;
+        }
+        holder.close();
         Ok(words(&said, &self.dir))
     }
 
@@ -129,7 +188,7 @@ impl Machine {
         before: &Tree,
     ) -> Result {
         let at_rest = !self.pending && leftovers(before).is_empty();
-        let after = self.tree();
+        let (live, after) = (self.live(), self.tree());
         match said {
             Ok(said) => {
                 self.worlds = self.leads_to(plan);
@@ -141,7 +200,7 @@ impl Machine {
                     self.recover_again(&after)?;
                 }
                 self.settle(&after, plan)?;
-                self.grow(plan, &after, true)?;
+                self.grow(plan, &after, &live, true)?;
             }
             Err(e) => {
                 self.refused(plan, e)?;
@@ -159,7 +218,7 @@ impl Machine {
         let planned = plan_recover(&self.database).map(|plan| plan.outcome);
         let fault = Arc::new(FaultAt::new(usize::from(at), Fault::Error(EIO), false));
         let said = self.carry_out(plan, &Storage::intercepted(fault.clone()));
-        let after = self.tree();
+        let (live, after) = (self.live(), self.tree());
         if fault.fired() {
             // The mode is put back as well as can be.
             self.worlds.iter_mut().for_each(World::forget_mode);
@@ -169,7 +228,7 @@ impl Machine {
             // A backup goes on beside a restore that it could not bring to its end.
             Ok(_) if fault.fired() && matches!(plan, Plan::Backup(_)) && is_interrupted(&after) => {
                 self.observe(&after)?;
-                self.grow(plan, &after, true)?;
+                self.grow(plan, &after, &live, true)?;
                 return Ok(words(&said, &self.dir));
             }
             Ok(_) | Err(_) => {
@@ -179,24 +238,32 @@ impl Machine {
         };
         let next = self.leads_to(plan);
         match (plan, e.target_state()) {
-            (Plan::Restore(_) | Plan::Undo, Some(target)) if target.changed => self.worlds = next,
-            (Plan::Restore(_) | Plan::Undo, Some(_)) => self.worlds.iter_mut().for_each(World::may_be_undone),
-            (Plan::Restore(_) | Plan::Undo, None) => return Err(format!("it does not say what is there: {e:?}")),
             (Plan::Backup(_) | Plan::Recover, _) => {}
+            (_, Some(target)) if target.changed => self.worlds = next,
+            (_, Some(_)) => self.worlds.iter_mut().for_each(World::may_be_undone),
+            (_, None) => return Err(format!("it does not say what is there: {e:?}")),
         }
         self.pending = true;
         self.observe(&after)?;
-        if self.grow(plan, &after, false)? {
+        if self.grow(plan, &after, &live, false)? && matches!(plan, Plan::Backup(_)) {
             return Err(format!("the backup is there, and yet: {e:?}"));
         }
         Ok(words(&said, &self.dir))
     }
 
-    /// A backup may be there, or must, and nothing of the archive is otherwise changed. Says whether it is.
-    fn grow(&mut self, plan: Plan, tree: &Tree, must: bool) -> Result<bool> {
-        let Plan::Backup(_) = plan else { return Ok(false) };
-        let live = self.live();
-        let grown = self.archive.may_have_grown(tree, &self.dir, &live)?;
+    /// A backup of what was under the live name may be there, or must, and nothing of the archive is otherwise changed. Says
+    /// whether it is.
+    fn grow(&mut self, plan: Plan, tree: &Tree, live: &Found, must: bool) -> Result<bool> {
+        match plan {
+            Plan::Backup(_) | Plan::RestoreInPlace(_) | Plan::UndoInPlace => {}
+            Plan::Restore(_) | Plan::Undo | Plan::Recover => return Ok(false),
+        }
+        let grown = self.archive.may_have_grown(tree, &self.dir, live)?;
+        let count = self.archive.len();
+        self.worlds.retain(|world| world.in_place.is_none_or(|backup| backup < count));
+        if self.worlds.is_empty() {
+            return Err("what was there before is overwritten, and there is no backup of it".to_owned());
+        }
         if must && !grown {
             return Err("the backup has succeeded, and there is none".to_owned());
         }
@@ -212,7 +279,8 @@ impl Machine {
 
     /// The outcome is what was to be expected, and true.
     fn recovered(&mut self, outcome: RecoverOutcome, before: &Tree, planned: &Result<RecoverOutcome>) -> Result {
-        if *planned != Ok(outcome) {
+        // In place, only SQLite's own recovery tells.
+        if *planned != Ok(outcome) && !is_interrupted_in_place(before) {
             return Err(format!("recover says {outcome:?}, and was expected to say {planned:?}"));
         }
         if is_interrupted(before) != (outcome != RecoverOutcome::Nothing) {
@@ -239,13 +307,15 @@ impl Machine {
 
     /// Whether a run had to be refused like this. It may have brought an interrupted restore to its end before.
     fn refused(&mut self, plan: Plan, e: &Error) -> Result {
-        let undone_now = matches!(plan, Plan::Undo) && e.message().contains("undone now");
+        let undone_now = matches!(plan, Plan::Undo | Plan::UndoInPlace) && e.message().contains("undone now");
         let had_to_be = |world: &World| match plan {
             Plan::Recover => false,
             Plan::Backup(_) => !matches!(world.live, Found::Rows(_)),
             Plan::Restore(number) => !self.archive.is_good(number),
-            Plan::Undo if undone_now => world.fits(RecoverOutcome::Undone),
-            Plan::Undo => world.undone().is_none(),
+            Plan::RestoreInPlace(number) => !self.archive.is_good(number) || !matches!(world.live, Found::Rows(_)),
+            Plan::Undo | Plan::UndoInPlace if undone_now => world.fits(RecoverOutcome::Undone),
+            Plan::Undo => world.before(&self.archive).is_none(),
+            Plan::UndoInPlace => world.before(&self.archive).is_none() || !matches!(world.live, Found::Rows(_)),
         };
         if !self.by_hand {
             self.worlds.retain(had_to_be);
@@ -268,8 +338,10 @@ impl Machine {
         let recorder = Arc::new(TraceRecorder::new(&self.dir, None));
         let said = self.carry_out(plan, &Storage::intercepted(recorder.clone()));
         let (trace, strange) = recorder.finish();
+        let live = self.live();
         // A look into what cannot be opened leaves an index of its WAL, in an operation that fails.
-        let looked = matches!(plan, Plan::Backup(_)) && said.is_err();
+        let opens = matches!(plan, Plan::Backup(_) | Plan::RestoreInPlace(_) | Plan::UndoInPlace);
+        let looked = opens && said.is_err();
         if !strange.is_empty() && !looked {
             return Err(format!("the run did what it does not say: {strange:?}"));
         }
@@ -298,7 +370,7 @@ impl Machine {
         } else {
             self.observe(tree)?;
         }
-        self.grow(plan, tree, complete)?;
+        self.grow(plan, tree, &live, complete)?;
         Ok(came_of_it)
     }
 
@@ -321,11 +393,11 @@ impl Machine {
             (_, Ok(Said::Recovered(outcome))) if complete && !self.by_hand => {
                 self.worlds.retain(|world| world.fits(*outcome));
             }
-            (Plan::Restore(_) | Plan::Undo, _) if !next.is_empty() => {
+            (Plan::Restore(_) | Plan::RestoreInPlace(_) | Plan::Undo | Plan::UndoInPlace, _) if !next.is_empty() => {
                 self.worlds.iter_mut().for_each(World::may_be_undone);
                 self.worlds.extend(next);
             }
-            (Plan::Restore(_) | Plan::Undo | Plan::Backup(_) | Plan::Recover, _) => {}
+            _ => {}
         }
     }
 
@@ -337,6 +409,11 @@ impl Machine {
         }
         tree.write(&self.dir);
     }
+}
+
+/// What a restore in place says of itself.
+fn put_in(report: &InPlaceReport) -> Said {
+    if report.unproven.is_some() { Said::Untrue("somebody else has written") } else { Said::Done }
 }
 
 /// `EIO` of Linux.

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+mod guard;
 mod in_place;
 #[path = "../shared/processes.rs"]
 mod processes;

@@ -115,6 +115,30 @@ fn plan_of_an_undo_and_of_a_second_restore() {
     assert!(run.stdout.contains("rename"), "the earlier one is moved on: {run:?}");
 }
 
+/// Would catch an undo that takes away, without a word before, what was written since the restore.
+#[test]
+fn plan_of_an_undo_says_what_would_be_lost() {
+    for in_place in [&[][..], &["--in-place"]] {
+        let hot = Hot::new();
+        hot.scene.run(&[&["restore", "latest"], in_place].concat()).expect(0);
+        Foreign::with(&hot.scene.db, "UPDATE observations SET content = 'since' WHERE id = 1").close();
+        let since = json!({"name": "observations", "kind": "table", "only_in_live": 0, "changed": 1,
+                           "only_in_backup": LATE_ROWS});
+        let undo = [&["undo"], in_place].concat();
+        let told = |json: &Value| {
+            let tables = json["would_lose"]["tables"].as_array().unwrap();
+            assert!(tables.contains(&since) && json["would_lose_unknown"].is_null(), "{json}");
+        };
+        told(&dry(&hot.scene, &[&undo[..], &["--json"]].concat()).expect(0).json());
+        let run = dry(&hot.scene, &undo).expect(0);
+        assert!(run.stdout.starts_with("an undo would lose 1 rows, "), "{run:?}");
+        let holder = Foreign::with(&hot.scene.db, "SELECT 1 FROM sessions");
+        let status = if in_place.is_empty() { 3 } else { 0 };
+        told(&dry(&hot.scene, &[&undo[..], &["--json"]].concat()).expect(status).json());
+        drop(holder);
+    }
+}
+
 #[test]
 fn undo_without_anything_to_undo_is_refused() {
     let hot = Hot::new();

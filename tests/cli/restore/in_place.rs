@@ -82,7 +82,18 @@ fn beside_who_has_the_file_from_before_it_was_replaced_it_is_refused() {
             let error = assert_kept_out(&hot, arguments, 3, "busy");
             assert!(text(&error, "message").contains("deleted or replaced"), "{error}");
         }
+        // Would catch a refusal that sends people to the way which is refused too, and a status that calls this well.
+        for arguments in [&["restore", "latest"][..], &["restore", "latest", "--dry-run"]] {
+            let error = assert_kept_out(&hot, arguments, 3, "busy");
+            let hint = text(&error, "hint");
+            assert!(hint.contains("--in-place is no way around it") && !hint.contains("beside them"), "{error}");
+        }
+        let status = hot.scene.run(&["status", "--json"]).expect(1).json();
+        let problems = status["problems"].as_array().unwrap();
+        let named = format!("pid {}", holder.pid());
+        assert!(problems.len() == 1 && problems[0].as_str().unwrap().contains(&named), "{status}");
         drop(holder);
+        hot.scene.run(&["status"]).expect(0);
     }
 }
 
@@ -157,15 +168,25 @@ fn without_a_sound_database_it_is_refused_with_the_other_way() {
             assert!(text(&error, "hint").contains("without --in-place"), "{error}");
         }
     }
-    // Only the check of the backup of what is there finds this.
+}
+
+/// Only the check of the backup of what is there finds this damage. Would catch a refusal that leaves a backup which nobody
+/// can use, and which `status` calls a failure after the cure.
+#[test]
+fn a_damaged_database_is_refused_and_leaves_no_backup_of_the_damage() {
     let hot = Hot::in_rollback_mode();
     let file = fs::File::options().write(true).open(&hot.scene.db).unwrap();
     file.write_all_at(&[0xff; 3000], 5 * 4096 + 500).unwrap();
+    drop(file);
     let damaged = fs::read(&hot.scene.db).unwrap();
-    let json = hot.scene.run(&[&IN_PLACE[..], &["--json"]].concat()).expect(1).json();
-    assert_eq!(json["error"]["target_changed"], false, "{json}");
-    assert!(text(&json["error"], "hint").contains("without --in-place"), "{json}");
+    let error = assert_kept_out(&hot, &IN_PLACE, 1, "damaged");
+    assert!(text(&error, "hint").contains("without --in-place"), "{error}");
+    let archive = snapshot(&hot.scene.dir.join("backups"));
+    hot.scene.run(&["guard", "--", "true"]).expect(125);
+    assert_eq!(snapshot(&hot.scene.dir.join("backups")), archive);
     assert_eq!(fs::read(&hot.scene.db).unwrap(), damaged);
+    hot.scene.run(&["restore", "latest"]).expect(0);
+    hot.scene.run(&["status"]).expect(0);
 }
 
 #[test]
@@ -237,15 +258,51 @@ fn undo_takes_it_back_in_both_ways_and_can_be_undone() {
     }
 }
 
-/// Would catch a repeated restore that puts the content back which the first one has replaced.
+/// Would catch a repeated restore that puts the content back which the first one has replaced, and a newer backup that is
+/// passed over in silence.
 #[test]
 fn latest_is_not_the_backup_that_a_restore_has_taken() {
     let hot = Hot::new();
     let first = restore(&hot);
+    assert!(first["warnings"].is_null(), "{first}");
     let again = restore(&hot);
     assert_eq!(path(&first, "backup"), hot.backup);
     assert_eq!(path(&again, "backup"), hot.backup);
-    assert_eq!(path(&hot.scene.run(&["restore", "latest-good", "--json"]).expect(0).json(), "backup"), hot.backup);
+    let said = |json: &Value, newest: &str| {
+        let warnings = json["warnings"].as_array().unwrap();
+        warnings.iter().filter(|text| text.as_str().unwrap().contains(&format!("passed over {newest}"))).count()
+    };
+    assert_eq!(said(&again, text(&first, "pre_restore")), 1, "{again}");
+    let newest = text(&again, "pre_restore");
+    for arguments in [&["show"][..], &["verify"], &["restore", "--dry-run"]] {
+        for word in ["latest", "latest-good"] {
+            let json = hot.scene.run(&[arguments, &[word, "--json"]].concat()).expect(0).json();
+            assert_eq!(said(&json, newest), 1, "{json}");
+        }
+    }
+    let json = hot.scene.run(&["restore", "latest-good", "--json"]).expect(0).json();
+    assert_eq!((path(&json, "backup"), said(&json, newest)), (hot.backup.clone(), 1));
+    // One that is older than what is meant is nobody's business.
+    hot.scene.run(&["backup"]).expect(0);
+    for word in ["latest", "latest-good"] {
+        let json = hot.scene.run(&["verify", word, "--json"]).expect(0).json();
+        assert!(json["warnings"].is_null(), "{json}");
+    }
+}
+
+/// A sound backup is newer than the one that is taken, but older than a damaged one that is passed over too.
+#[test]
+fn latest_good_says_what_it_passes_over_on_the_way() {
+    let hot = Hot::new();
+    let first = restore(&hot);
+    hot.scene.run(&["backup"]).expect(0);
+    let newest = path(&hot.scene.run(&["show", "latest", "--json"]).expect(0).json(), "backup");
+    fs::File::options().write(true).open(&newest).unwrap().write_all_at(b"another", 30_000).unwrap();
+    for arguments in [["show", "latest-good"], ["verify", "latest-good"]] {
+        let run = hot.scene.run(&arguments).expect(0);
+        assert!(run.stderr.contains(&format!("passed over {}", text(&first, "pre_restore"))), "{run:?}");
+        assert!(run.stderr.contains(&format!("passed over {newest}")), "{run:?}");
+    }
 }
 
 #[test]
@@ -296,12 +353,36 @@ fn an_interrupted_one_is_told_by_content_and_then_by_the_schema_cookie() {
     }
 }
 
-/// The schema was changed twice since: the cookie says nothing any more.
+/// What the write does to the schema's cookie, an application may do too. Would catch a recovery that takes that for the write.
+#[test]
+fn a_schema_that_an_application_has_changed_once_is_not_taken_for_the_write() {
+    for sql in ["CREATE TABLE a(x)", "VACUUM"] {
+        for (kill_after, outcome) in [(false, "undone"), (true, "finished")] {
+            let hot = Hot::new();
+            if kill_after {
+                hot.scene.kill_after(&IN_PLACE, WRITE);
+            } else {
+                hot.scene.kill_before(&IN_PLACE, WRITE);
+            }
+            Foreign::with(&hot.scene.db, &format!("{sql}; DELETE FROM observations WHERE id = 2")).close();
+            let now = content(&hot.scene.db);
+            let run = hot.scene.run(&["recover", "--json"]).expect(0);
+            assert_eq!(run.json()["outcome"], outcome, "{sql}: {run:?}");
+            assert_eq!(content(&hot.scene.db), now);
+        }
+    }
+}
+
+/// An application has changed the schema, and the rows of every table that the write changes.
 #[test]
 fn what_cannot_be_told_is_left_alone_and_is_no_obstacle_to_a_swap() {
     let hot = Hot::new();
     hot.scene.kill_before(&IN_PLACE, WRITE);
-    Foreign::with(&hot.scene.db, "DELETE FROM observations WHERE id = 2; CREATE TABLE a(x); CREATE TABLE b(x)").close();
+    let changes =
+        "CREATE TABLE a(x); CREATE TABLE b(x); DELETE FROM observations; UPDATE sessions SET directory = 'elsewhere';
+                   UPDATE user_prompts SET content = 'another'; UPDATE sync_chunks SET payload = 'another';
+                   UPDATE sqlite_sequence SET seq = seq + 1000";
+    Foreign::with(&hot.scene.db, changes).close();
     let before = but_marks(snapshot(&hot.scene.dir));
     let json = hot.scene.run(&["recover", "--json"]).expect(5).json();
     let hint = text(&json["error"], "hint");
@@ -312,6 +393,22 @@ fn what_cannot_be_told_is_left_alone_and_is_no_obstacle_to_a_swap() {
     assert!(run.stderr.contains("backups/engram-"), "what was there before is named: {run:?}");
     hot.assert_restored();
     assert_eq!(hot.scene.run(&["recover", "--json"]).expect(0).json()["outcome"], "nothing");
+}
+
+/// Would catch an undo of another restore than the last one, because the disk failed while that was looked at.
+#[test]
+fn undo_waits_until_the_last_restore_is_told() {
+    let hot = Hot::new();
+    hot.scene.restore_latest();
+    let live = content(&hot.scene.db);
+    hot.scene.kill_before(&["undo", "--in-place"], WRITE);
+    let run = hot.scene.run(&["fault", "--at", "0", "--errno", "EIO", "--", "undo", "--json"]);
+    assert_eq!(run.expect(5).json()["error"]["target_changed"], false);
+    assert_eq!(content(&hot.scene.db), live);
+    // It is told now, and undone; only then an undo takes the restore before it back.
+    hot.scene.run(&["undo"]).expect(5);
+    hot.scene.run(&["undo"]).expect(0);
+    assert_eq!(content(&hot.scene.db), hot.old);
 }
 
 /// Somebody else's record, or a torn one.

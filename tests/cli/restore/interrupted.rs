@@ -57,6 +57,22 @@ fn second_name_of_the_live_database_is_taken_back() {
     assert_eq!(generations(&hot.scene), [""; 0]);
 }
 
+/// Would catch a restore in place that refuses the file with two names which an interrupted swap leaves, instead of
+/// recovering first as every other command does.
+#[test]
+fn second_name_is_taken_back_by_a_restore_in_place_too() {
+    let hot = Hot::new();
+    hot.scene.kill_before(&RESTORE, COMMIT);
+    assert!(hot.scene.beside(".pre-restore.new").exists());
+    let planned = hot.scene.run(&["restore", "latest", "--in-place", "--dry-run", "--json"]);
+    let message = planned.json()["error"]["message"].to_string();
+    assert!(message.contains("interrupted"), "{message}");
+    let run = hot.scene.run(&["restore", "latest", "--in-place", "--json"]).expect(0);
+    assert_warned(&run, "interrupted restore was undone");
+    assert_eq!(content(&hot.scene.db), hot.new);
+    assert!(!hot.scene.beside(".pre-restore.new").exists());
+}
+
 /// Nothing was committed, and somebody freed space by hand: "staged gone means committed" was wrong.
 #[test]
 fn staged_file_that_somebody_removed_is_no_proof_of_a_commit() {
