@@ -22,6 +22,7 @@ use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::{Severity, Verdict};
 use crate::header::JournalMode;
+use crate::live::parted;
 use crate::manifest::Manifest;
 use crate::observe::{Event, Observer, Step};
 use crate::recover::{self, Beside, refuse_traces};
@@ -216,6 +217,12 @@ fn put_back(
     let (database, cancel) = (&cycle.database, observer.cancel());
     let beside = Beside::new(database);
     refuse_traces(&beside)?;
+    if let Some(parted) = parted(database) {
+        // It may be this very connection, whose WAL somebody has deleted.
+        return Err(Error::new(ErrorKind::Busy, "put back", database)
+            .because(parted)
+            .hint("close it, then restore a backup"));
+    }
     let _lock = recover::lock(&beside, options.busy_limit, options.now, observer)?;
     let verified = verify(&cycle.backup, &VerifyOptions::default(), observer)?;
     if let Some(finding) = verified.findings.iter().find(|finding| finding.severity != Severity::Warning) {

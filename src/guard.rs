@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::archive::{PRE_RESTORE_LABEL, Scope, list};
-use crate::backup::{BackupOptions, Destination, Engine, Limits, backup_sound};
+use crate::backup::{BackupOptions, Destination, Engine, Limits, backup_sound, refuse_reserved};
 use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Verdict;
@@ -134,6 +134,7 @@ pub fn guard(options: &GuardOptions, storage: &Storage, observer: &mut dyn Obser
     let database = &beside.database;
     let begun = (|| {
         database::require_own_name(database)?;
+        refuse_reserved(options.label.as_deref(), database)?;
         recover::settle_before(database, options.wait, options.now, storage, observer)?;
         if database::regular_file(database, None)?.is_none() {
             return Err(Error::new(ErrorKind::NotFound, ACTION, database).because("there is no such file"));

@@ -63,13 +63,13 @@ pub(crate) fn look(database: &Utf8Path) -> Result<Look> {
     Ok(look)
 }
 
-/// Who still has open what was under this name before it was deleted or replaced, as a sentence: what it writes is in no file
+/// Who still has open what was under this name, or a sidecar's, before it was deleted or replaced, as a sentence: what it writes is in no file
 /// that anybody will find. `None` if nobody is seen who has.
 pub(crate) fn parted(database: &Utf8Path) -> Option<String> {
     let names = parted_holders(database)?;
     Some(format!(
-        "{names} still has open what was under the name {database} before that was deleted or replaced, and what it \
-         writes is lost"
+        "{names} still has open what was under the name {database}, or of its -wal or -shm, before that was deleted or \
+         replaced, and what it writes is lost"
     ))
 }
 

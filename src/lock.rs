@@ -33,7 +33,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock at `path`, creating the file (mode 0600) if it is not there, and writes into it who we are and
+    /// Takes the lock at `path`, creating the file (mode 0600; 0644 by who is neither root nor the owner) if it is not there, and writes into it who we are and
     /// that it is `now`. Waits up to `wait` for another run to end. Where root creates the file, it is given to the
     /// owner and group of `owner_like`, so that they can lock it too.
     ///
@@ -58,7 +58,7 @@ impl Lock {
                 let lock = Self { file, path: path.to_owned() };
                 if let Err(error) = lock.write_owner(now) {
                     // The text is for people only; the lock holds without it.
-                    tracing::warn!(%path, %error, "cannot write into the lock file who holds it");
+                    tracing::debug!(%path, %error, "cannot write into the lock file who holds it");
                 }
                 return Ok(lock);
             }
@@ -159,7 +159,7 @@ impl SharedLock {
             if locked && is_named(path, &file)? {
                 if let Err(error) = write_owner(&file, &printable(program, FIELD_CHARS), now) {
                     // The text is for people only; the lock holds without it.
-                    tracing::warn!(%path, %error, "cannot write into the lock file who holds it");
+                    tracing::debug!(%path, %error, "cannot write into the lock file who holds it");
                 }
                 return Ok(Self { file, path: path.to_owned() });
             }
@@ -253,7 +253,12 @@ fn options() -> OpenOptions {
 fn open_or_create(path: &Utf8Path, owner_like: Option<&Metadata>) -> Result<File> {
     let failed = |error: io::Error| Error::io("open the lock file", path, error);
     loop {
-        match options().write(true).open(path) {
+        // `flock` asks for no right to write; only the text in the file does, and that is for people.
+        let opened = match options().write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options().open(path),
+            opened => opened,
+        };
+        match opened {
             Ok(file) => {
                 let metadata = file.metadata().map_err(failed)?;
                 // Its text is overwritten, so it must not be somebody else's file under a second name.
@@ -270,6 +275,7 @@ fn open_or_create(path: &Utf8Path, owner_like: Option<&Metadata>) -> Result<File
         match options().write(true).create_new(true).mode(0o600).open(path) {
             Ok(file) => {
                 give_to(&file, path, owner_like);
+                show_to(&file, path, owner_like);
                 return Ok(file);
             }
             // Somebody else was faster: their file it is.
@@ -286,6 +292,17 @@ fn give_to(file: &File, path: &Utf8Path, owner_like: Option<&Metadata>) {
     let (user, group) = (rustix::fs::Uid::from_raw(owner.uid()), rustix::fs::Gid::from_raw(owner.gid()));
     if let Err(error) = rustix::fs::fchown(file, Some(user), Some(group)) {
         tracing::warn!(%path, %error, "cannot give the lock file to the owner of the database");
+    }
+}
+
+/// A lock file that neither root nor the owner of the database has made must not lock the owner out: reading is enough to lock it.
+fn show_to(file: &File, path: &Utf8Path, owner_like: Option<&Metadata>) {
+    let user = rustix::process::geteuid();
+    if user.is_root() || owner_like.is_none_or(|owner| owner.uid() == user.as_raw()) {
+        return;
+    }
+    if let Err(error) = rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(0o644)) {
+        tracing::warn!(%path, %error, "cannot make the lock file readable for the owner of the database");
     }
 }
 

@@ -23,7 +23,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::archive::manifest_path;
+use crate::archive::{PRE_RESTORE_LABEL, manifest_path};
 use crate::database::{self, is_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{self, FORMAT, FileRecord, FingerprintRecord, IntegrityRecord, Manifest, SourceRecord, VERSION};
@@ -100,6 +100,7 @@ pub struct BackupReport {
 /// [`ErrorKind::NotFound`] without a database, [`ErrorKind::Damaged`] if SQLite cannot read it,
 /// [`ErrorKind::Busy`] if it stayed locked, [`ErrorKind::Usage`] and [`ErrorKind::Failed`] as they say.
 pub fn backup(options: &BackupOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<BackupReport> {
+    refuse_reserved(options.label.as_deref(), &options.database)?;
     take(options, IfUnsound::Publish, storage, observer)
 }
 
@@ -256,6 +257,15 @@ fn check_label(label: Option<&str>, database: &Utf8Path) -> Result<()> {
             .because(format!("a label has at most {MAX_LABEL} characters, none of them a control character")));
     }
     Ok(())
+}
+
+/// By this label a restore in place marks what `latest` passes over.
+pub(crate) fn refuse_reserved(label: Option<&str>, database: &Utf8Path) -> Result<()> {
+    if label != Some(PRE_RESTORE_LABEL) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Usage, "back up", database)
+        .because(format!("the label {PRE_RESTORE_LABEL} is for what a restore in place has replaced")))
 }
 
 /// What can be said of the database without opening it: an empty file with a WAL would lose that by being opened.

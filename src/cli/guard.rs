@@ -204,16 +204,21 @@ fn say(report: &GuardReport, status: u8, args: &GuardArgs, context: &Context) {
         Some(target) if target.changed => "",
         Some(_) | None => "the database is as the command has left it; ",
     };
+    let Some(swap) = &put_back.swap else {
+        let why = put_back.not_at_all.as_deref().unwrap_or_default();
+        note(&format!("guard: {state}the one from before cannot be put back as it is: {why}"));
+        return;
+    };
     match (&put_back.in_place, &put_back.not_in_place) {
         (Some(in_place), _) => {
             note(&format!("guard: {state}to put the one from before back:"));
-            note(&format!("  {}", put_back.swap));
+            note(&format!("  {swap}"));
             note("beside programs that have it open:");
             note(&format!("  {in_place}"));
         }
         (None, why) => {
             note(&format!("guard: {state}to put the one from before back, stop the programs that have it open, then:"));
-            note(&format!("  {}", put_back.swap));
+            note(&format!("  {swap}"));
             if let Some(why) = why {
                 note(&format!("guard: beside them it cannot be put back: {why}"));
             }

@@ -11,7 +11,7 @@ use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Verdict;
 use crate::observe::{Event, Observer, Step};
-use crate::recover;
+use crate::recover::{self, Beside};
 use crate::restore::{RestoreOptions, restore, restore_in_place};
 use crate::sqlite::Soundness;
 use crate::storage::Storage;
@@ -73,6 +73,9 @@ pub(super) fn put_back(
         wait,
         now,
     };
+    if let Err(e) = same_name(&guard.beside) {
+        return (RestoreMode::Swap, Err(e));
+    }
     if may_swap(&guard.beside.database) {
         match restore(&options(Duration::ZERO), storage, observer) {
             // Somebody has it open, or that cannot be seen, which is not to be taken for nobody.
@@ -88,6 +91,18 @@ pub(super) fn put_back(
             Some(report.pre_restore)
         });
     (RestoreMode::InPlace, done)
+}
+
+/// The command may have put a symlink there, or a folder, or whatever is not this guard's to overwrite.
+fn same_name(beside: &Beside) -> Result<()> {
+    let database = &beside.database;
+    database::regular_file(database, Some(&beside.kept_new()))?;
+    let now = database::resolve(database)?;
+    if now == *database {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Failed, "put back", database)
+        .because(format!("its path leads to {now} since the command ran")))
 }
 
 /// A new file must become its owner's again, which only they and root can do. A missing one becomes ours.

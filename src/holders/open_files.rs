@@ -10,6 +10,7 @@ use procfs::ProcError;
 use procfs::process::Process;
 
 use super::{FileIdentity, Holder, is_gone};
+use crate::database::sidecar;
 
 /// Who has one of some files open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,10 +80,12 @@ pub fn open_files(identities: &[FileIdentity], deleted: &[Utf8PathBuf]) -> OpenF
     open
 }
 
-/// Who still has open what was under the name of `database` before it was deleted or replaced, our own process included,
-/// by name; `None` if nobody is seen to.
+/// Who still has open what was under the name of `database`, or of its `-wal` or `-shm`, before it was deleted or replaced, our
+/// own process included, by name; `None` if nobody is seen to.
 pub(crate) fn parted_holders(database: &Utf8Path) -> Option<String> {
-    let open = open_files(&[], &[database.to_owned()]);
+    // Whose WAL is gone reads and commits where nobody else does, and writes that over the main file when it closes.
+    let names = ["", "-wal", "-shm"].map(|suffix| sidecar(database, suffix));
+    let open = open_files(&[], &names);
     let own = open.own.then(|| Holder::of_pid(std::process::id())).flatten();
     let holders: Vec<_> = open.holders.iter().chain(&own).map(Holder::to_string).collect();
     (!holders.is_empty()).then(|| holders.join(", "))

@@ -73,11 +73,15 @@ impl Target {
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
             connection.busy_timeout(BUSY_SLICE.min(busy_limit))?;
-            // EXTRA: durable when it is committed, in both modes.
-            connection.execute_batch("PRAGMA synchronous=EXTRA; PRAGMA mmap_size=0; PRAGMA cache_size=-8000;")?;
+            // EXTRA: durable when it is committed, in both modes. It reads the schema, so locks of others keep it waiting.
+            let set =
+                || connection.execute_batch("PRAGMA synchronous=EXTRA; PRAGMA mmap_size=0; PRAGMA cache_size=-8000;");
+            retry_busy(busy_limit, || if cancel.is_requested() { Ok(()) } else { set() })?;
             Ok(connection)
         };
-        let connection = open().map_err(|e| failed("open", path, &e))?;
+        let connection =
+            open().map_err(|e| if is_busy(&e) { stayed_locked(path, busy_limit) } else { failed("open", path, &e) })?;
+        cancel.check("open", path)?;
         let (path, cancel) = (path.to_owned(), cancel.clone());
         let mut target = Self { connection, path, wal_was_there, busy_limit, cancel, seen: 0 };
         target.watch()?;

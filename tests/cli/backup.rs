@@ -144,7 +144,8 @@ fn label_is_kept_to_its_200th_character() {
 #[test]
 fn bad_label_is_refused_before_anything_is_made() {
     let scene = small_scene();
-    for label in ["two\nlines", "\u{1b}[31m", "\u{7f}", &"x".repeat(201)] {
+    // The last one is for the backups of a restore in place, which latest passes over.
+    for label in ["two\nlines", "\u{1b}[31m", "\u{7f}", &"x".repeat(201), "before-in-place-restore"] {
         refused(scene.run(&["backup", "--json", "--label", label]), 2, "usage");
     }
     assert_eq!(Scene::names(&scene.dir), ["engram.db"]);

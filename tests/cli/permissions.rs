@@ -20,6 +20,9 @@ use crate::support::{Run, Scene, run};
 
 const NOBODY: u32 = 65534;
 
+/// A third one.
+const OTHER: u32 = 4711;
+
 /// A database that the unprivileged user owns, in a folder of theirs, with a backup from before its last commits.
 struct Owned {
     scene: Scene,
@@ -137,14 +140,27 @@ fn database_of_another_user_is_guarded_by_who_may_write_to_it() {
     set_mode(&owned.db, 0o666);
     let record = with_suffix(&owned.db, ".guard.json");
     let look = format!("stat -c '%u %a' {record} >&2");
-    let run = owned.run(&["guard", "--", "sh", "-c", &look]).expect(0);
-    assert!(run.stderr.contains(&format!("{NOBODY} 644\n")), "the owner can read it: {run:?}");
+    let looked = owned.run(&["guard", "--", "sh", "-c", &look]).expect(0);
+    assert!(looked.stderr.contains(&format!("{NOBODY} 644\n")), "the owner can read it: {looked:?}");
     // The file stays its owner's, so it is not swapped for one of another user.
     let json = owned.run(&["guard", "--on-failure", "restore", "--", "sh", "-c", "exit 9"]).expect(9).json();
     assert_eq!(json["restored"], "in-place", "{json}");
     assert_eq!(content(&owned.db), owned.old);
     assert_eq!(fs::metadata(&owned.db).unwrap().uid(), 0);
     assert!(!record.exists() && !with_suffix(&owned.db, ".guard.json.new").exists());
+    // Would catch lock files of this user's that lock the owner out.
+    std::os::unix::fs::lchown(&owned.db, Some(OTHER), Some(OTHER)).unwrap();
+    set_mode(&owned.dir, 0o777);
+    for suffix in sidecars(&owned.db) {
+        std::os::unix::fs::lchown(with_suffix(&owned.db, &suffix), Some(OTHER), Some(OTHER)).unwrap();
+    }
+    let archive = owned.dir.join("others");
+    for arguments in [&["backup"][..], &["status"], &["restore", "latest", "--in-place"], &["guard", "--", "true"]] {
+        let all = [&["--archive", archive.as_str()], arguments].concat();
+        let ran = run(owned.command(&owned.db, &all).uid(OTHER).gid(NOBODY));
+        assert_eq!(ran.status, Some(0), "{arguments:?}: {ran:?}");
+    }
+    std::os::unix::fs::lchown(&owned.db, Some(0), Some(0)).unwrap();
     // Nor where the record cannot be written.
     let place = owned.run(&["fault", "--at", "0", "--errno", "EACCES", "--sticky", "--", "guard", "--", "true"]);
     assert_eq!(place.status, Some(125), "{place:?}");

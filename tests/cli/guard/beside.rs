@@ -33,6 +33,27 @@ fn in_place_is_not_named_where_it_would_be_refused() {
     assert!(text.stderr.contains("stop the programs") && !text.stderr.contains("--in-place"), "{text:?}");
 }
 
+/// Would catch a guard that follows a symlink to another database and overwrites that, and a command line that would.
+#[test]
+fn what_the_command_has_put_in_the_place_of_the_database_is_not_overwritten() {
+    for script in
+        ["mv engram.db old.db; ln -s other.db engram.db; exit 9", "mv engram.db old.db; mkdir engram.db; exit 9"]
+    {
+        for on_failure in ["restore", "keep"] {
+            let scene = Scene::with_rows(20);
+            let other = scene.dir.join("other.db");
+            Foreign::with(&other, "CREATE TABLE t(a)").close();
+            let before = std::fs::read(&other).unwrap();
+            let json = guard_json(&scene, &["--on-failure", on_failure], script, 9);
+            assert_eq!((&json["restored"], &json["put_back"]["swap"]), (&Value::Null, &Value::Null), "{json}");
+            assert_eq!(json["put_back"]["in_place"], Value::Null, "{json}");
+            assert!(json["put_back"]["not_at_all"].as_str().unwrap().contains("engram.db"), "{json}");
+            assert_eq!(std::fs::read(&other).unwrap(), before, "{script}");
+            assert_eq!(Scene::names(&scene.dir).iter().filter(|name| name.starts_with("other.db")).count(), 1);
+        }
+    }
+}
+
 /// Would catch a guard that takes itself for one that was killed, because its command has cleared up too much; and a second
 /// guard beside it.
 #[test]

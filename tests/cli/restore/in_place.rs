@@ -113,7 +113,13 @@ fn a_reader_in_a_transaction_keeps_its_snapshot_in_wal_mode() {
 fn who_does_not_yield_is_waited_for_and_named() {
     let (wal, rollback) = (Hot::new(), Hot::in_rollback_mode());
     let reads = format!("BEGIN; {COUNT}");
-    for (hot, holds) in [(&wal, "BEGIN IMMEDIATE"), (&rollback, "BEGIN IMMEDIATE"), (&rollback, reads.as_str())] {
+    for (hot, holds) in [
+        (&wal, "BEGIN IMMEDIATE"),
+        (&rollback, "BEGIN IMMEDIATE"),
+        (&rollback, reads.as_str()),
+        // Kept out already as it opens the database.
+        (&rollback, "BEGIN EXCLUSIVE"),
+    ] {
         let mut holder = Foreign::with(&hot.scene.db, holds);
         let error = assert_kept_out(hot, &[&IN_PLACE[..], &["--wait", "0"]].concat(), 3, "busy");
         assert!(text(&error, "hint").contains("--wait"), "{error}");
@@ -122,6 +128,21 @@ fn who_does_not_yield_is_waited_for_and_named() {
         assert_eq!(holder.run(COUNT).unwrap(), hot.old.observations.to_string());
         holder.close();
     }
+}
+
+/// Would catch content that is put in beside a program whose WAL is gone: it does not see it, and writes its own WAL over it when
+/// it closes.
+#[test]
+fn beside_who_has_a_deleted_wal_it_is_refused() {
+    let hot = Hot::new();
+    let holder = Foreign::with(&hot.scene.db, "DELETE FROM observations WHERE id = 2");
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(hot.scene.beside(suffix)).unwrap();
+    }
+    let error = assert_kept_out(&hot, &IN_PLACE, 3, "busy");
+    assert!(text(&error, "message").contains(&format!("pid {}", holder.pid())), "{error}");
+    assert!(text(&error, "message").contains("-wal"), "{error}");
+    hot.scene.run(&["status"]).expect(1);
 }
 
 #[test]
