@@ -145,15 +145,7 @@ pub fn resolve(path: &Utf8Path) -> Result<Utf8PathBuf> {
 ///
 /// [`ErrorKind::Usage`] for a folder, device and so on; [`ErrorKind::Failed`] for a file with several hard links.
 pub(crate) fn regular_file(path: &Utf8Path, second_name: Option<&Utf8Path>) -> Result<Option<Metadata>> {
-    let metadata = match std::fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("look at", path, e)),
-    };
-    if !metadata.is_file() {
-        let kind = if metadata.is_dir() { "a folder" } else { "not a regular file" };
-        return Err(Error::new(ErrorKind::Usage, "use", path).because(format!("it is {kind}")));
-    }
+    let Some(metadata) = file_or_nothing(path)? else { return Ok(None) };
     let is_second = |name| FileIdentity::of_path(name).is_ok_and(|other| other == FileIdentity::of_metadata(&metadata));
     let expected = if second_name.is_some_and(is_second) { 2 } else { 1 };
     if metadata.nlink() > expected {
@@ -165,4 +157,22 @@ pub(crate) fn regular_file(path: &Utf8Path, second_name: Option<&Utf8Path>) -> R
             .hint("remove the other names, or make this one a copy of its own"));
     }
     Ok(Some(metadata))
+}
+
+/// The metadata of the file under a resolved path; `None` if there is none. A folder, device and so on is refused: also
+/// before anything is put beside it.
+///
+/// # Errors
+///
+/// [`ErrorKind::Usage`] for those.
+pub(crate) fn file_or_nothing(path: &Utf8Path) -> Result<Option<Metadata>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(Some(metadata)),
+        Ok(metadata) => {
+            let kind = if metadata.is_dir() { "a folder" } else { "not a regular file" };
+            Err(Error::new(ErrorKind::Usage, "use", path).because(format!("it is {kind}")))
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("look at", path, e)),
+    }
 }

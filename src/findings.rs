@@ -27,6 +27,8 @@ pub enum Code {
     FileNotRegular,
     /// The backup could not be read.
     FileUnreadable,
+    /// The file to adopt is empty or no SQLite database.
+    NotADatabase,
     /// A `-wal`, `-shm` or `-journal` lies beside the backup.
     SidecarPresent,
     /// The file's size is not the manifest's.
@@ -67,7 +69,7 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::ManifestMissing,
         Self::ManifestUnreadable,
         Self::ManifestDamaged,
@@ -77,6 +79,7 @@ impl Code {
         Self::FileMissing,
         Self::FileNotRegular,
         Self::FileUnreadable,
+        Self::NotADatabase,
         Self::SidecarPresent,
         Self::SizeMismatch,
         Self::HashMismatch,
@@ -106,6 +109,7 @@ impl Code {
             | Self::ManifestInvalid
             | Self::FileMissing
             | Self::FileNotRegular
+            | Self::NotADatabase
             | Self::SidecarPresent
             | Self::SizeMismatch
             | Self::HashMismatch

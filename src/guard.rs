@@ -129,6 +129,38 @@ pub struct GuardReport {
 ///
 /// [`ErrorKind::Busy`] if the database is guarded already; [`ErrorKind::Damaged`] if it is damaged already; otherwise as
 /// for [`crate::backup()`].
+///
+/// # Example
+///
+/// ```
+/// use engram_restore::storage::Storage;
+/// use engram_restore::{GuardOptions, OnFailure, Quiet, Verdict, guard};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scratch = tempfile::tempdir()?;
+/// # let folder = camino::Utf8Path::from_path(scratch.path()).ok_or("not UTF-8")?;
+/// # let (database, archive) = (folder.join("engram.db"), folder.join("backups"));
+/// # let few = engram_restore::sample::SampleOptions { rows: 10, ..Default::default() };
+/// # engram_restore::sample::create(&database, &few)?;
+/// # let now = jiff::Timestamp::now();
+/// let options = GuardOptions {
+///     database,
+///     archive,
+///     config: None,
+///     label: None,
+///     on_failure: OnFailure::Restore,
+///     wait: Duration::from_secs(5),
+///     command: vec!["./migrate.sh".to_owned()],
+///     now,
+/// };
+/// let guard = guard(&options, &Storage::new(), &mut Quiet)?;
+/// let status = 0; // of the command, which was run in between
+/// let report = guard.finish(status, now, &Storage::new(), &mut Quiet);
+/// assert_eq!(report.verdict, Verdict::Pass, "{:?}", report.problem);
+/// # Ok(())
+/// # }
+/// ```
 pub fn guard(options: &GuardOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<Guard> {
     let beside = Beside::new(&database::resolve(&options.database)?);
     let database = &beside.database;

@@ -16,6 +16,7 @@
 //! | what | names |
 //! |---|---|
 //! | taking a backup | [`backup()`], [`BackupOptions`], [`Destination`], [`Engine`], [`Limits`], [`BackupReport`] |
+//! | a file of another tool | [`adopt()`], [`plan_adopt()`], [`AdoptOptions`], [`Placement`], [`Adoption`], [`Adopted`], [`AdoptPlan`] |
 //! | finding one | [`archive::list()`], [`archive::select()`], [`archive::read_manifest()`], [`first_good()`], [`none_good()`] |
 //! | when each was verified | [`archive::History`], [`archive::record()`] |
 //! | checking one | [`verify()`], [`VerifyOptions`], [`verify_subset()`], [`SubsetOptions`], [`check()`], [`CheckOptions`], [`CheckReport`], [`BackupVerdict`], [`Verdict`], [`Finding`], [`Code`], [`Severity`] |
@@ -26,7 +27,8 @@
 //! | after a crash | [`recover()`], [`plan_recover()`], [`restore_state()`], [`RecoverOptions`], [`RecoverOutcome`], [`RestoreState`], [`InterruptedRestore`] |
 //! | a command between a backup and a check | [`guard()`], [`GuardOptions`], [`Guard`], [`OnFailure`], [`GuardReport`], [`RestoreMode`], [`guard_state()`], [`GuardState`], [`PutBack`] |
 //! | in a daemon, through its own connection | [`before_cycle()`], [`after_cycle()`], [`CycleOptions`], [`Cycle`], [`CycleReport`], [`PutBackReport`], [`backup_connection()`], [`ConnectionBackupOptions`], [`LiveGuard`] |
-//! | the health at one look | [`status()`], [`StatusOptions`], [`StatusReport`] |
+//! | the health at one look | [`status()`], [`StatusOptions`], [`StatusReport`], [`StatusCheck`], [`write_metrics()`] |
+//! | removing old ones | [`prune()`], [`plan_prune()`], [`PruneOptions`], [`Policy`], [`PrunePlan`], [`Judged`], [`Reason`], [`PruneReport`]; [`archive::pin()`], [`archive::unpin()`]; [`prune_kept()`], [`plan_prune_kept()`], [`PruneKeptOptions`], [`KeptPolicy`], [`KeptPlan`] |
 //! | rehearsing | [`drill_sample()`], [`DrillOptions`], [`WriterCommand`], [`DrillReport`] |
 //! | progress, stopping | [`Observer`], [`Event`], [`Step`], [`Quiet`], [`Cancel`] |
 //! | failures | [`Error`], [`ErrorKind`], [`TargetState`], [`Result`] |
@@ -45,7 +47,7 @@
 //! use camino::Utf8Path;
 //! use engram_restore::sample::{SampleOptions, create};
 //! use engram_restore::storage::Storage;
-//! use engram_restore::{BackupOptions, Destination, Engine, Limits, Quiet, Verdict, VerifyOptions, backup, verify};
+//! use engram_restore::{BackupOptions, Quiet, Verdict, VerifyOptions, backup, verify};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let scratch = tempfile::tempdir()?;
@@ -53,15 +55,7 @@
 //! let database = folder.join("engram.db");
 //! create(&database, &SampleOptions::default())?;
 //!
-//! let options = BackupOptions {
-//!     database,
-//!     destination: Destination::Archive(folder.join("backups")),
-//!     engine: Engine::Auto,
-//!     label: None,
-//!     busy_limit: std::time::Duration::from_secs(5),
-//!     limits: Limits::default(),
-//!     now: jiff::Timestamp::now(),
-//! };
+//! let options = BackupOptions::new(database, folder.join("backups"), jiff::Timestamp::now());
 //! let report = backup(&options, &Storage::new(), &mut Quiet)?;
 //! assert!(report.manifest.integrity_check.is_ok());
 //!
@@ -71,6 +65,7 @@
 //! # Ok(())
 //! # }
 //! ```
+mod adopt;
 pub mod archive;
 mod backup;
 mod check;
@@ -91,13 +86,17 @@ pub mod manifest;
 mod medium;
 mod observe;
 mod pages;
+mod prometheus;
+mod prune;
 mod recover;
 mod restore;
+mod retention;
 pub mod sample;
 pub mod sqlite;
 mod status;
 pub mod storage;
 mod verify;
+pub use adopt::{AdoptOptions, AdoptPlan, Adopted, Adoption, Placement, adopt, plan_adopt};
 pub use backup::{
     BackupOptions, BackupPlan, BackupReport, ConnectionBackupOptions, Destination, Engine, Limits, backup,
     backup_connection, plan_backup,
@@ -112,17 +111,20 @@ pub use fingerprint::{Content, TableContent};
 pub use guard::{Guard, GuardOptions, GuardReport, OnFailure, RestoreMode, guard};
 pub use live::LiveGuard;
 pub use observe::{Cancel, Event, Observer, Quiet, Step};
+pub use prometheus::write_metrics;
+pub use prune::{Judged, PruneOptions, PrunePlan, PruneReport, plan_prune, prune};
 pub use recover::{
-    GuardState, InterruptedRestore, PutBack, RecoverOptions, RecoverOutcome, RecoverReport, RestoreState, guard_state,
-    plan_recover, recover, restore_state,
+    GuardState, InterruptedRestore, KeptPlan, KeptPolicy, PruneKeptOptions, PutBack, RecoverOptions, RecoverOutcome,
+    RecoverReport, RestoreState, guard_state, plan_prune_kept, plan_recover, prune_kept, recover, restore_state,
 };
 pub use restore::{
     InPlacePlan, InPlaceReport, LostRows, LostTime, NewContent, OldDatabase, RestoreOptions, RestorePlan,
     RestoreReport, UndoOptions, WouldLose, plan_restore, plan_restore_in_place, plan_undo, plan_undo_in_place, restore,
     restore_in_place, undo, undo_in_place, undo_would_lose, would_lose,
 };
+pub use retention::{LONG_PAUSE, Policy, Reason};
 pub use sqlite::{TableKind, Time};
-pub use status::{LastVerified, StatusOptions, StatusReport, status};
+pub use status::{Health, LastVerified, Space, StatusCheck, StatusOptions, StatusReport, status};
 pub use verify::{
     BackupVerdict, Percent, SubsetOptions, SubsetReport, VerifyOptions, first_good, none_good, verify, verify_subset,
 };

@@ -1,19 +1,31 @@
 //! One look at the health of a database and its backups: what the other rooms report, put together. It changes and
 //! creates nothing.
 
+mod backups;
+mod space;
+
+use std::fs::File;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::archive::{Backup, History, Listing, Proofs, Scope, Verification, list};
+use crate::archive::{Backup, Proofs, Scope, Verification};
+use crate::check::writer_bugs;
 use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Verdict;
+use crate::header::Header;
 use crate::holders::Look;
 use crate::live::{look, parted};
+use crate::medium::{foreign_file_system, warning};
 use crate::recover::{GuardState, RestoreState, guard_state, restore_state};
+use crate::sqlite::live_header;
+use crate::storage::existing_ancestor;
+use backups::look_at_backups;
+pub use space::Space;
+use space::look_at_space;
 
 /// What to look at.
 #[derive(Clone, Debug)]
@@ -35,10 +47,14 @@ pub struct StatusOptions {
 pub struct StatusReport {
     /// Fail if something is wrong, inconclusive if something could not be looked at and the rest is well.
     pub verdict: Verdict,
+    /// Everything that was looked at, what is wrong first.
+    pub checks: Vec<StatusCheck>,
     /// The database's real path, as far as there is one.
     pub db: Utf8PathBuf,
     /// The size of its main file; `None` if there is none.
     pub size_bytes: Option<u64>,
+    /// The SQLite that wrote it last, as far as that can be told.
+    pub writer_version: Option<String>,
     /// The newest backup whose manifest can be read.
     pub last_backup: Option<Backup>,
     /// How long ago that was taken; negative where the clock was set back since.
@@ -47,18 +63,92 @@ pub struct StatusReport {
     pub proofs: Option<Proofs>,
     /// The last look at any of the backups that count.
     pub last_verified: Option<LastVerified>,
-    /// How many of them never passed any, as far as is remembered.
+    /// How many backups count.
+    pub backups: usize,
+    /// How many of them are pinned.
+    pub pinned: usize,
+    /// How many of them never passed any look, as far as is remembered.
     pub never_passed: usize,
-    /// Why nothing is remembered, if that could not be read. It is no reason for a verdict.
-    pub history_unread: Option<String>,
+    /// Backups whose manifest cannot be read, as far as they may count.
+    pub unreadable: Vec<Utf8PathBuf>,
+    /// Database files in the archive that have no manifest.
+    pub orphans: Vec<Utf8PathBuf>,
+    /// Backups in the archive that an interrupted prune has begun to remove.
+    pub half_pruned: Vec<Utf8PathBuf>,
+    /// By how much the database has grown a day since one of the newest backups.
+    pub growth_bytes_per_day: Option<i64>,
+    /// What the next backup and a restore need, and what there is.
+    pub space: Space,
     /// Whether a restore is under way or was interrupted; `None` if that could not be looked at.
     pub restore: Option<RestoreState>,
     /// Whether a command is guarded there, or was left without its guard; `None` if that could not be looked at.
     pub guard: Option<GuardState>,
     /// Who has the database open. That not everybody may have been seen is no reason for a verdict.
     pub holders: Look,
+}
+
+impl StatusReport {
     /// The reasons for the verdict: what is wrong, and what could not be looked at.
-    pub problems: Vec<String>,
+    #[must_use]
+    pub fn problems(&self) -> Vec<&str> {
+        let is_reason = |check: &&StatusCheck| matches!(check.health, Health::Fail | Health::Inconclusive);
+        self.checks.iter().filter(is_reason).map(|check| check.message.as_str()).collect()
+    }
+
+    /// What somebody should know, and is no reason for a verdict.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<&str> {
+        let warns = |check: &&StatusCheck| check.health == Health::Warn;
+        self.checks.iter().filter(warns).map(|check| check.message.as_str()).collect()
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StatusCheck {
+    /// What, such as `last backup`.
+    pub name: &'static str,
+    /// How it is.
+    pub health: Health,
+    /// What was found, and why that is so: one sentence.
+    pub message: String,
+}
+
+/// How one thing is. What weighs most comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// It is wrong.
+    Fail,
+    /// It could not be looked at.
+    Inconclusive,
+    /// Somebody should know, and it is well all the same.
+    Warn,
+    /// It is well.
+    Pass,
+}
+
+impl Health {
+    /// The stable name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::Inconclusive => "inconclusive",
+            Self::Warn => "warn",
+            Self::Pass => "pass",
+        }
+    }
+
+    /// The number in metrics: the exit status that it would lead to, and 2 for a warning, which leads to none.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Fail => 1,
+            Self::Warn => 2,
+            Self::Inconclusive => 6,
+        }
+    }
 }
 
 /// A look at one of the backups.
@@ -71,44 +161,40 @@ pub struct LastVerified {
     pub look: Verification,
 }
 
-/// What is said of the backups.
+/// What was looked at, as it is found.
 #[derive(Default)]
-struct Backups {
-    newest: Option<Backup>,
-    age: Option<SignedDuration>,
-    proofs: Option<Proofs>,
-    last_verified: Option<LastVerified>,
-    never_passed: usize,
-    history_unread: Option<String>,
-}
+struct Checks(Vec<StatusCheck>);
 
-/// Reasons, as they are found.
-#[derive(Default)]
-struct Problems {
-    wrong: Vec<String>,
-    unknown: Vec<String>,
-}
+impl Checks {
+    fn add(&mut self, name: &'static str, health: Health, message: impl Into<String>) {
+        self.0.push(StatusCheck { name, health, message: message.into() });
+    }
 
-impl Problems {
     /// Not being able to look at one thing does not keep from looking at the others.
-    fn looked<T: Default>(&mut self, found: Result<T>) -> T {
+    fn looked<T: Default>(&mut self, name: &'static str, found: Result<T>) -> T {
         found.unwrap_or_else(|e| {
-            self.unknown.push(e.message());
+            self.add(name, Health::Inconclusive, e.message());
             T::default()
         })
     }
 
     fn verdict(&self) -> Verdict {
-        match (self.wrong.is_empty(), self.unknown.is_empty()) {
-            (false, _) => Verdict::Fail,
-            (true, false) => Verdict::Inconclusive,
-            (true, true) => Verdict::Pass,
+        match self.0.iter().map(|check| check.health).min() {
+            Some(Health::Fail) => Verdict::Fail,
+            Some(Health::Inconclusive) => Verdict::Inconclusive,
+            Some(Health::Warn | Health::Pass) | None => Verdict::Pass,
         }
+    }
+
+    /// What is wrong first; else in the order in which it was looked at.
+    fn sorted(mut self) -> Vec<StatusCheck> {
+        self.0.sort_by_key(|check| check.health);
+        self.0
     }
 }
 
-/// Looks at the database, its backups, an interrupted restore, and who has it open. No manifest is compared with its
-/// file: that is what [`crate::verify()`] does.
+/// Looks at the database, its backups, the room for the next one, an interrupted restore, and who has it open. No manifest
+/// is compared with its file: that is what [`crate::verify()`] does.
 ///
 /// Not for a process that has the database open itself: like [`crate::holders::look()`], this opens and closes it, which
 /// drops SQLite's locks.
@@ -117,133 +203,213 @@ impl Problems {
 ///
 /// [`ErrorKind::Usage`] if the path can be none of a database. Whatever else could not be looked at makes the verdict
 /// inconclusive.
+///
+/// # Example
+///
+/// ```
+/// use engram_restore::archive::Scope;
+/// use engram_restore::{StatusOptions, status};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scratch = tempfile::tempdir()?;
+/// # let folder = camino::Utf8Path::from_path(scratch.path()).ok_or("not UTF-8")?;
+/// # let (database, archive) = (folder.join("engram.db"), folder.join("backups"));
+/// # let few = engram_restore::sample::SampleOptions { rows: 10, ..Default::default() };
+/// # engram_restore::sample::create(&database, &few)?;
+/// # let now = jiff::Timestamp::now();
+/// # let taken = engram_restore::BackupOptions::new(database.clone(), archive.clone(), now);
+/// # let backup = engram_restore::backup(&taken, &engram_restore::storage::Storage::new(), &mut engram_restore::Quiet)?.backup;
+/// let scope = Scope::Database(database.clone());
+/// let report = status(&StatusOptions { database, archive, scope, max_age: None, now })?;
+/// assert_eq!(report.last_backup.map(|last| last.path), Some(backup));
+/// # Ok(())
+/// # }
+/// ```
 pub fn status(options: &StatusOptions) -> Result<StatusReport> {
     let db = match database::resolve(&options.database) {
         // Without its folder, there is nothing of it to be found either.
         Err(e) if e.kind() != ErrorKind::Usage => options.database.clone(),
         resolved => resolved?,
     };
-    let mut problems = Problems::default();
-    let size_bytes = size_of(&db, &mut problems);
-    let restore = problems.looked(match restore_state(&db) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Some(RestoreState::Idle)),
-        found => found.map(Some),
-    });
-    let interrupted = restore.as_ref().and_then(|restore| restore.interrupted(&db));
-    problems.wrong.extend(interrupted.map(|interrupted| interrupted.message));
-    let guard = problems.looked(match guard_state(&db) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Some(GuardState::Idle)),
-        found => found.map(Some),
-    });
-    match &guard {
-        Some(GuardState::Unguarded(text) | GuardState::Interrupted(text)) => problems.wrong.push(text.clone()),
-        Some(GuardState::Unexplained(text)) => problems.unknown.push(text.clone()),
-        Some(GuardState::Idle | GuardState::Running(_)) | None => {}
-    }
-    let backups = look_at_backups(options, &mut problems);
-    let holders = look(&db).unwrap_or_else(|e| {
-        let unseen = Some(e.message());
-        problems.unknown.push(e.message());
-        Look { unseen, ..Look::default() }
-    });
-    problems.wrong.extend(parted(&db));
-    let verdict = problems.verdict();
-    let Problems { mut wrong, mut unknown } = problems;
-    wrong.append(&mut unknown);
+    let mut checks = Checks::default();
+    let size_bytes = size_of(&db, &mut checks);
+    let backups = look_at_backups(options, &db, size_bytes, &mut checks);
+    let newest_bytes = backups.newest.as_ref().map(|newest| newest.manifest.file.size_bytes);
+    let space = look_at_space(&db, size_bytes, &options.archive, newest_bytes, &mut checks);
+    let restore = look_at_restore(&db, &mut checks);
+    let guard = look_at_guard(&db, &mut checks);
+    let holders = look_at_holders(&db, &mut checks);
+    // Whoever looks for holders must be the first to open the file.
+    let writer_version = size_bytes.and_then(|size_bytes| look_at_writer(&db, size_bytes, &mut checks));
+    look_at_file_systems(&db, &options.archive, &mut checks);
     Ok(StatusReport {
-        verdict,
+        verdict: checks.verdict(),
+        checks: checks.sorted(),
         db,
         size_bytes,
+        writer_version,
         last_backup: backups.newest,
         age: backups.age,
         proofs: backups.proofs,
         last_verified: backups.last_verified,
+        backups: backups.count,
+        pinned: backups.pinned,
         never_passed: backups.never_passed,
-        history_unread: backups.history_unread,
+        unreadable: backups.unreadable,
+        orphans: backups.orphans,
+        half_pruned: backups.half_pruned,
+        growth_bytes_per_day: backups.growth_bytes_per_day,
+        space,
         restore,
         guard,
         holders,
-        problems: wrong,
     })
 }
 
+/// Bytes as people read them.
+fn human(bytes: u64) -> String {
+    humansize::format_size(bytes, humansize::BINARY)
+}
+
 /// It may have a second name here: a restore that was interrupted has given it one.
-fn size_of(db: &Utf8Path, problems: &mut Problems) -> Option<u64> {
-    match std::fs::metadata(db) {
-        Ok(metadata) if metadata.is_file() => return Some(metadata.len()),
-        Ok(_) => problems.wrong.push(format!("{db} is not a regular file")),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => problems.wrong.push(format!("there is no database {db}")),
-        Err(e) => problems.unknown.push(format!("cannot look at {db}: {e}")),
-    }
+fn size_of(db: &Utf8Path, checks: &mut Checks) -> Option<u64> {
+    let (health, message) = match std::fs::metadata(db) {
+        Ok(metadata) if metadata.is_file() && metadata.len() > 0 => {
+            checks.add("database", Health::Pass, format!("{db} ({})", human(metadata.len())));
+            return Some(metadata.len());
+        }
+        Ok(metadata) if metadata.is_file() => (Health::Fail, format!("{db} is empty (0 bytes)")),
+        Ok(_) => (Health::Fail, format!("{db} is not a regular file")),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => (Health::Fail, format!("there is no database {db}")),
+        Err(e) => (Health::Inconclusive, format!("cannot look at {db}: {e}")),
+    };
+    checks.add("database", health, message);
     None
 }
 
-fn look_at_backups(options: &StatusOptions, problems: &mut Problems) -> Backups {
-    let listing = match list(&options.archive) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            problems.unknown.push(e.message());
-            return Backups::default();
-        }
-        // No archive is one without a backup.
-        listing => listing.unwrap_or_default(),
+fn look_at_restore(db: &Utf8Path, checks: &mut Checks) -> Option<RestoreState> {
+    const NAME: &str = "restore";
+    let restore = match restore_state(db) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Some(RestoreState::Idle),
+        found => checks.looked(NAME, found.map(Some)),
     };
-    for unreadable in listing.unreadable_in_scope(&options.scope) {
-        problems.wrong.push(format!("{}: {}", unreadable.path, unreadable.problem));
+    match &restore {
+        Some(RestoreState::Running(holder)) => checks.add(NAME, Health::Pass, format!("under way: {holder}")),
+        Some(state) => match state.interrupted(db) {
+            Some(interrupted) => checks.add(NAME, Health::Fail, interrupted.message),
+            None => checks.add(NAME, Health::Pass, "none under way, none interrupted"),
+        },
+        None => {}
     }
-    let Some(newest) = listing.in_scope(&options.scope).first().copied().cloned() else {
-        problems.wrong.push(format!("there is no backup of {} in {}", options.database, options.archive));
-        return Backups::default();
-    };
-    let age = options.now.duration_since(newest.manifest.created_at);
-    judge_newest(&newest, age, options, problems);
-    let history = History::read(&options.archive);
-    let history_unread = history.as_ref().err().map(Error::message);
-    let history = history.unwrap_or_default();
-    let proofs = history.proofs(&newest.path, &newest.manifest.file.blake3).copied();
-    let known = judge_history(&listing, &history, options, problems);
-    Backups { newest: Some(newest), age: Some(age), proofs, history_unread, ..known }
+    restore
 }
 
-/// What looks have told of all backups that count.
-fn judge_history(listing: &Listing, history: &History, options: &StatusOptions, problems: &mut Problems) -> Backups {
-    let mut known = Backups::default();
-    let mut failed = Vec::new();
-    for backup in listing.in_scope(&options.scope) {
-        let proofs = history.proofs(&backup.path, &backup.manifest.file.blake3);
-        known.never_passed += usize::from(proofs.is_none_or(|proofs| proofs.passed.is_never()));
-        let Some(Proofs { last: look, standing_failure, .. }) = proofs.copied() else { continue };
-        failed.extend(standing_failure.map(|failure| (&backup.path, failure)));
-        if known.last_verified.as_ref().is_none_or(|last| last.look.at < look.at) {
-            known.last_verified = Some(LastVerified { backup: backup.path.clone(), look });
+fn look_at_guard(db: &Utf8Path, checks: &mut Checks) -> Option<GuardState> {
+    const NAME: &str = "guard";
+    let guard = match guard_state(db) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Some(GuardState::Idle),
+        found => checks.looked(NAME, found.map(Some)),
+    };
+    match &guard {
+        Some(GuardState::Unguarded(text) | GuardState::Interrupted(text)) => checks.add(NAME, Health::Fail, text),
+        Some(GuardState::Unexplained(text)) => checks.add(NAME, Health::Inconclusive, text),
+        Some(GuardState::Running(holder)) => {
+            checks.add(NAME, Health::Pass, format!("a command is guarded: {holder}"));
         }
+        Some(GuardState::Idle) => {
+            checks.add(NAME, Health::Pass, "no command is guarded, none was left without its guard");
+        }
+        None => {}
     }
-    if let [(path, failure), others @ ..] = &failed[..] {
-        let (depth, at) = (failure.depth.name(), failure.at);
-        let more = if others.is_empty() { String::new() } else { format!("; the same of {} more", others.len()) };
-        problems.wrong.push(format!(
-            "{path} failed when it was verified ({depth}) at {at:.0}, and no look as close has passed since{more}"
-        ));
-    }
-    known
+    guard
 }
 
-fn judge_newest(backup: &Backup, age: SignedDuration, options: &StatusOptions, problems: &mut Problems) {
-    let check = &backup.manifest.integrity_check;
-    match &check.error {
-        _ if check.is_ok() => {}
-        Some(why) => problems.unknown.push(format!("the integrity check of {} was not done: {why}", backup.path)),
-        None => problems.wrong.push(format!("the integrity check of {} found damage", backup.path)),
-    }
-    match options.max_age {
-        Some(_) if age.is_negative() => {
-            problems.unknown.push(format!("{} was taken later than now: is the clock right?", backup.path));
+fn look_at_holders(db: &Utf8Path, checks: &mut Checks) -> Look {
+    const NAME: &str = "open in";
+    let holders = match look(db) {
+        Ok(holders) => holders,
+        Err(e) => {
+            checks.add(NAME, Health::Inconclusive, e.message());
+            return Look { unseen: Some(e.message()), ..Look::default() };
         }
-        Some(most) if age.unsigned_abs() > most => problems.wrong.push(format!(
-            "the newest backup, {}, is {:#} old, which is more than {:#}",
-            backup.path,
-            SignedDuration::from_secs(age.as_secs()),
-            SignedDuration::try_from(most).unwrap_or(SignedDuration::MAX),
-        )),
-        Some(_) | None => {}
+    };
+    let unnamed = holders.unnamed.then(|| "somebody who cannot be named from here".to_owned());
+    let mut named: Vec<_> = holders.holders.iter().map(ToString::to_string).chain(unnamed).collect();
+    if named.is_empty() {
+        named.push("no program".to_owned());
+    }
+    let unseen = holders.unseen.as_ref().map_or_else(String::new, |why| format!("; there may be others: {why}"));
+    checks.add(NAME, Health::Pass, named.join(", ") + &unseen);
+    if let Some(parted) = parted(db) {
+        checks.add(NAME, Health::Fail, parted);
+    }
+    holders
+}
+
+/// What its header says as of the last commit.
+fn look_at_writer(db: &Utf8Path, size_bytes: u64, checks: &mut Checks) -> Option<String> {
+    const NAME: &str = "written by";
+    let header = match read_header(db) {
+        Ok(Some(header)) => header,
+        Ok(None) => {
+            checks.add(NAME, Health::Fail, format!("{db} is no SQLite database, though it has {size_bytes} bytes"));
+            return None;
+        }
+        Err(e) => {
+            checks.add(NAME, Health::Inconclusive, e.message());
+            return None;
+        }
+    };
+    let version = header.writer_version_text();
+    match writer_bugs("the database", &header, header.journal_mode) {
+        Some(bugs) => checks.add(NAME, Health::Warn, bugs + "; update the application's SQLite"),
+        None => {
+            checks.add(
+                NAME,
+                Health::Pass,
+                format!("SQLite {version}, which has no bug that is known to corrupt a database like this"),
+            );
+        }
+    }
+    Some(version)
+}
+
+fn read_header(db: &Utf8Path) -> Result<Option<Header>> {
+    // Any open file will do for the thread that reads a live one.
+    let ours = File::open("/dev/null");
+    ours.and_then(|ours| live_header(db, &ours)).map_err(|e| Error::io("read the header of", db, e))
+}
+
+fn look_at_file_systems(db: &Utf8Path, archive: &Utf8Path, checks: &mut Checks) {
+    for (name, path) in [("file system", db), ("archive's disk", archive)] {
+        let found = existing_ancestor(path).and_then(|path| foreign_file_system(&path));
+        match found {
+            Ok(Some(kind)) => checks.add(name, Health::Warn, warning(kind, path)),
+            Ok(None) => checks.add(name, Health::Pass, "a local one"),
+            Err(e) => checks.add(name, Health::Inconclusive, e.message()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Would catch a warning that alarms somebody, or a failure that something else hides.
+    #[test]
+    fn what_weighs_most_decides_and_stands_first() {
+        let mut checks = Checks::default();
+        let verdict_with = |checks: &mut Checks, name, health| {
+            checks.add(name, health, "");
+            checks.verdict()
+        };
+        assert_eq!(checks.verdict(), Verdict::Pass);
+        assert_eq!(verdict_with(&mut checks, "a", Health::Pass), Verdict::Pass);
+        assert_eq!(verdict_with(&mut checks, "b", Health::Warn), Verdict::Pass);
+        assert_eq!(verdict_with(&mut checks, "c", Health::Inconclusive), Verdict::Inconclusive);
+        assert_eq!(verdict_with(&mut checks, "d", Health::Fail), Verdict::Fail);
+        assert_eq!(verdict_with(&mut checks, "e", Health::Fail), Verdict::Fail);
+        let names: Vec<_> = checks.sorted().iter().map(|check| check.name).collect();
+        assert_eq!(names, ["d", "e", "c", "b", "a"]);
     }
 }

@@ -7,7 +7,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
 use super::names::{parse_name, sort_key};
-use super::{ManifestProblem, read_manifest};
+use super::pin::PIN_SUFFIX;
+use super::{ManifestProblem, PRUNED_SUFFIX, pruned_path, read_manifest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{MANIFEST_SUFFIX, Manifest};
 
@@ -21,6 +22,8 @@ pub struct Backup {
     pub path: Utf8PathBuf,
     /// Its manifest, without the chunk list: those of thousands of backups would fill the memory.
     pub manifest: Manifest,
+    /// Whether it is pinned, so that no prune removes it.
+    pub is_pinned: bool,
 }
 
 /// A backup whose manifest could not be read.
@@ -58,6 +61,8 @@ pub struct Listing {
     pub unreadable: Vec<Unreadable>,
     /// Database files without a manifest, by name: reported, never removed.
     pub orphans: Vec<Utf8PathBuf>,
+    /// Backups that a prune has begun to remove, by name: the next one goes on with it.
+    pub half_pruned: Vec<Utf8PathBuf>,
 }
 
 /// Reads every manifest in `folder`. Nothing is changed or created.
@@ -66,6 +71,27 @@ pub struct Listing {
 ///
 /// [`ErrorKind::NotFound`] if there is no such folder; [`ErrorKind::Failed`] if it cannot be read. A manifest that
 /// cannot be read is in [`Listing::unreadable`].
+///
+/// # Example
+///
+/// ```
+/// use engram_restore::archive::list;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scratch = tempfile::tempdir()?;
+/// # let folder = camino::Utf8Path::from_path(scratch.path()).ok_or("not UTF-8")?;
+/// # let (database, archive) = (folder.join("engram.db"), folder.join("backups"));
+/// # let few = engram_restore::sample::SampleOptions { rows: 10, ..Default::default() };
+/// # engram_restore::sample::create(&database, &few)?;
+/// # let now = jiff::Timestamp::now();
+/// # let taken = engram_restore::BackupOptions::new(database.clone(), archive.clone(), now);
+/// # let backup = engram_restore::backup(&taken, &engram_restore::storage::Storage::new(), &mut engram_restore::Quiet)?.backup;
+/// let listing = list(&archive)?;
+/// assert_eq!(listing.backups.len(), 1);
+/// assert_eq!(listing.backups[0].path, backup);
+/// # Ok(())
+/// # }
+/// ```
 pub fn list(folder: &Utf8Path) -> Result<Listing> {
     let failed = |e: io::Error| {
         let missing = matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
@@ -84,15 +110,26 @@ pub fn list(folder: &Utf8Path) -> Result<Listing> {
     }
     names.sort_unstable();
 
+    // Only what was a manifest: a file of that name may be somebody's own.
+    let is_ours = |backup: &Utf8PathBuf| {
+        super::read_bounded(&pruned_path(backup)).is_ok_and(|bytes| crate::manifest::parse(&bytes).is_ok())
+    };
+    let half_pruned = names.iter().filter_map(|name| name.strip_suffix(PRUNED_SUFFIX)).map(|name| folder.join(name));
+    let half_pruned: Vec<_> = half_pruned.filter(is_ours).collect();
     let is_orphan = |name: &&String| {
         let is_database = Utf8Path::new(name).extension() == Some("db");
-        is_database && names.binary_search(&format!("{name}{MANIFEST_SUFFIX}")).is_err()
+        let lacks_manifest = names.binary_search(&format!("{name}{MANIFEST_SUFFIX}")).is_err();
+        is_database && lacks_manifest && !half_pruned.contains(&folder.join(name))
     };
     let orphans = names.iter().filter(is_orphan).map(|name| folder.join(name)).collect();
-    let mut listing = Listing { orphans, ..Listing::default() };
+    let mut listing = Listing { orphans, half_pruned, ..Listing::default() };
     for (path, manifest) in read_all(folder, &names) {
         match manifest {
-            Ok(manifest) => listing.backups.push(Backup { path, manifest }),
+            Ok(manifest) => {
+                let pin = path.file_name().map(|name| format!("{name}{PIN_SUFFIX}"));
+                let is_pinned = pin.is_some_and(|pin| names.binary_search(&pin).is_ok());
+                listing.backups.push(Backup { path, manifest, is_pinned });
+            }
             Err(ManifestProblem::Missing) => {} // Removed since the folder was read.
             Err(problem) => listing.unreadable.push(Unreadable { path, problem }),
         }

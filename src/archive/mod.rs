@@ -5,6 +5,7 @@
 mod history;
 mod listing;
 mod names;
+mod pin;
 mod select;
 mod state;
 
@@ -15,8 +16,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 pub use history::{Closeness, History, Passed, Proofs, Round, Verification, Verified};
 pub use listing::{Backup, Listing, Unreadable, list};
-pub(crate) use names::{PARTIAL_PREFIX, PARTIAL_SUFFIX, is_partial, with_time};
+pub(crate) use names::{PARTIAL_PREFIX, PARTIAL_SUFFIX, is_partial, named_second, parse_time, with_time};
 pub use names::{backup_name, sort_key};
+pub use pin::{pin, pin_path, pin_reason, unpin};
 pub use select::{Meant, Scope, Selected, Selection, select};
 pub use state::{lies_in, record};
 
@@ -28,6 +30,15 @@ use crate::storage;
 /// a restore of the latest backup does not mean the one that the first try has taken. The command line says so, where it is
 /// newer than the one that is taken.
 pub const PRE_RESTORE_LABEL: &str = "before-in-place-restore";
+
+/// What a backup is called that is being removed: its manifest has this after the backup's name. It exists no more, and the
+/// next prune goes on where one was interrupted.
+pub(crate) const PRUNED_SUFFIX: &str = ".pruned";
+
+/// Where the manifest of a backup is while that is removed.
+pub(crate) fn pruned_path(backup: &Utf8Path) -> Utf8PathBuf {
+    Utf8PathBuf::from(format!("{backup}{PRUNED_SUFFIX}"))
+}
 
 /// The manifest's path of a backup file.
 #[must_use]

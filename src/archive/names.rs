@@ -36,6 +36,12 @@ pub(crate) fn with_time(prefix: &str, at: Timestamp, number: u32) -> String {
     numbered(&format!("{prefix}{}", time_text(at)), number)
 }
 
+/// Reads what [`with_time`] made after its prefix: the second and the number.
+pub(crate) fn parse_time(text: &str) -> Option<(Timestamp, u32)> {
+    // Of a backup's name it is all but the stem.
+    parse_name(&format!("x-{text}.db")).filter(|parts| parts.stem == "x").map(|parts| (parts.second, parts.number))
+}
+
 /// What a backup's name says: the database's stem, the second it was taken in, and its number there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NameParts {
@@ -64,6 +70,11 @@ pub(crate) fn parse_name(name: &str) -> Option<NameParts> {
     // One name has one reading.
     (backup_name(&parts.stem, parts.second, parts.number).strip_suffix(".db")? == numbered(&name, number))
         .then_some(parts)
+}
+
+/// The second in a name that [`backup_name`] made.
+pub(crate) fn named_second(name: &str) -> Option<Timestamp> {
+    parse_name(name).map(|parts| parts.second)
 }
 
 /// What backups are ordered by: creation time, then the number at the end of the name.

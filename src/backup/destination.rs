@@ -1,9 +1,10 @@
 //! Where a backup goes, and which names there are free.
 
 use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
 
 use super::BackupOptions;
-use crate::archive::{backup_name, manifest_path};
+use crate::archive::{backup_name, manifest_path, pin_path, pruned_path};
 use crate::database::{self, SIDECARS, is_there, sidecar};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::parent_of;
@@ -42,10 +43,11 @@ pub(super) fn find_destination(options: &BackupOptions, database: &Utf8Path) -> 
     }
 }
 
-/// What keeps a backup from getting this name: a file, a manifest, or a sidecar that SQLite would take for the backup's.
+/// What keeps a backup from getting this name: a file, a manifest, what a prune or a pin of an earlier one has left, or a
+/// sidecar that SQLite would take for the backup's.
 fn what_takes(name: &Utf8Path) -> Result<Option<Utf8PathBuf>> {
     let sidecars = SIDECARS.map(|suffix| sidecar(name, suffix));
-    for taken in [name.to_owned(), manifest_path(name)].into_iter().chain(sidecars) {
+    for taken in [name.to_owned(), manifest_path(name), pruned_path(name), pin_path(name)].into_iter().chain(sidecars) {
         if is_there(&taken)? {
             return Ok(Some(taken));
         }
@@ -53,7 +55,7 @@ fn what_takes(name: &Utf8Path) -> Result<Option<Utf8PathBuf>> {
     Ok(None)
 }
 
-pub(super) fn taken_error(path: &Utf8Path) -> Error {
+pub(crate) fn taken_error(path: &Utf8Path) -> Error {
     let error = Error::new(ErrorKind::Failed, "write the backup", path);
     if SIDECARS.iter().any(|suffix| path.as_str().ends_with(suffix)) {
         return error
@@ -66,17 +68,15 @@ pub(super) fn taken_error(path: &Utf8Path) -> Error {
 }
 
 /// The names that a backup in an archive may get, in order, without those that are taken.
-pub(super) fn free_names(
-    options: &BackupOptions,
+pub(crate) fn free_names(
     folder: &Utf8Path,
     database: &Utf8Path,
+    at: Timestamp,
 ) -> impl Iterator<Item = Result<Utf8PathBuf>> {
     let stem = database.file_stem().unwrap_or("database");
-    (1_u32..).map(move |number| folder.join(backup_name(stem, options.now, number))).filter_map(
-        |name| match what_takes(&name) {
-            Ok(Some(_)) => None,
-            Ok(None) => Some(Ok(name)),
-            Err(e) => Some(Err(e)),
-        },
-    )
+    (1_u32..).map(move |number| folder.join(backup_name(stem, at, number))).filter_map(|name| match what_takes(&name) {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(Ok(name)),
+        Err(e) => Some(Err(e)),
+    })
 }

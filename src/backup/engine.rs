@@ -88,10 +88,10 @@ fn why_no_snapshot(database: &Utf8Path) -> Result<Option<String>> {
 }
 
 /// What was copied.
-pub(super) struct Copy {
-    pub(super) copied: Copied,
+pub(crate) struct Copy {
+    pub(crate) copied: Copied,
     /// What is known of its hash already.
-    pub(super) draft: Draft,
+    pub(crate) draft: Draft,
 }
 
 /// Copies the database into the empty file `into` with the chosen engine. Nothing is synced.
@@ -140,7 +140,7 @@ pub(super) fn copy(
 }
 
 impl Copy {
-    pub(super) fn unhashed(copied: Copied) -> Self {
+    pub(crate) fn unhashed(copied: Copied) -> Self {
         Self { copied, draft: Draft::default() }
     }
 }

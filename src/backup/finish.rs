@@ -1,5 +1,6 @@
 //! From a copy to what its manifest says of it.
 
+use std::sync::mpsc::{Sender, channel};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use super::engine::Copy;
 use crate::check::{CheckOptions, CheckReport, Depth, Integrity, check};
 use crate::digest::{Digest, Draft};
 use crate::error::{Error, ErrorKind, Result};
-use crate::findings::Severity;
+use crate::findings::{Finding, Severity};
 use crate::fingerprint::Content;
 use crate::header::{Header, JOURNAL_MODE_OFFSET, JournalMode};
 use crate::manifest::{DatabaseRecord, IntegrityRecord};
@@ -16,18 +17,20 @@ use crate::sqlite;
 use crate::storage::{NamedFile, Storage};
 
 /// What was learnt from the finished file.
-pub(super) struct Finished {
-    pub(super) digest: Digest,
-    pub(super) integrity_check: IntegrityRecord,
-    pub(super) database: DatabaseRecord,
-    pub(super) content: Content,
+pub(crate) struct Finished {
+    pub(crate) digest: Digest,
+    pub(crate) integrity_check: IntegrityRecord,
+    pub(crate) database: DatabaseRecord,
+    pub(crate) content: Content,
+    /// Everything that the check found.
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// Makes the copy one self-contained file, and then syncs it, checks it, hashes it and reads its rows, all at once: nobody
 /// writes it any more. Every number comes from the finished file: the live database is at another moment by now.
 ///
 /// Durable: the file's bytes.
-pub(super) fn finish(file: &NamedFile, copy: Copy, storage: &Storage, observer: &mut dyn Observer) -> Result<Finished> {
+pub(crate) fn finish(file: &NamedFile, copy: Copy, storage: &Storage, observer: &mut dyn Observer) -> Result<Finished> {
     let Copy { copied, mut draft } = copy;
     if read_header(file)?.journal_mode == JournalMode::Wal {
         // In WAL mode it would grow sidecars wherever it is opened, and could not be opened on read-only media.
@@ -35,17 +38,39 @@ pub(super) fn finish(file: &NamedFile, copy: Copy, storage: &Storage, observer: 
         storage.write_at(file, JOURNAL_MODE_OFFSET, &bytes)?;
         draft.forget(JOURNAL_MODE_OFFSET..JOURNAL_MODE_OFFSET + bytes.len() as u64);
     }
+    std::thread::scope(|scope| {
+        let no_thread = |e| Error::io("begin a thread for", &file.path, e);
+        let synced = std::thread::Builder::new().spawn_scoped(scope, || storage.sync(file)).map_err(no_thread)?;
+        let finished = examine(file, draft, copied.journal_mode, observer);
+        let synced = join(synced, file);
+        let finished = finished?;
+        synced?;
+        Ok(finished)
+    })
+}
+
+/// Checks a complete file that nobody writes, hashes it and reads its rows. Nothing is changed.
+pub(crate) fn examine(
+    file: &NamedFile,
+    draft: Draft,
+    source_mode: JournalMode,
+    observer: &mut dyn Observer,
+) -> Result<Finished> {
     let cancel = observer.cancel();
     std::thread::scope(|scope| {
         let no_thread = |e| Error::io("begin a thread for", &file.path, e);
-        let begin = std::thread::Builder::new;
-        let synced = begin().spawn_scoped(scope, || storage.sync(file)).map_err(no_thread)?;
-        let checked = begin().spawn_scoped(scope, || check_unseen(file, &cancel)).map_err(no_thread)?;
+        let (told, of_the_check) = channel();
+        let beside = Beside { told, cancel: cancel.clone() };
+        let begin = std::thread::Builder::new();
+        let checked = begin.spawn_scoped(scope, || check_beside(file, beside)).map_err(no_thread)?;
         let digest = hash(file, draft, observer);
         observer.event(Event::Step(Step::Check));
-        let (checked, synced) = (join(checked, file), join(synced, file));
+        // What it has told meanwhile, then what it goes on to tell, until it is over.
+        for (done, total) in of_the_check {
+            observer.event(Event::Bytes { done, total });
+        }
+        let checked = join(checked, file);
         let (digest, CheckReport { integrity, content, findings, .. }) = (digest?, checked?);
-        synced?;
         if content.whole().is_none() {
             for finding in findings.iter().filter(|finding| finding.severity == Severity::Inconclusive) {
                 let warning = format!("the fingerprint of the backup is incomplete: {}", finding.message);
@@ -54,28 +79,37 @@ pub(super) fn finish(file: &NamedFile, copy: Copy, storage: &Storage, observer: 
         }
         Ok(Finished {
             integrity_check: record(integrity),
-            database: DatabaseRecord::new(&read_header(file)?, digest.size_bytes, copied.journal_mode),
+            database: DatabaseRecord::new(&read_header(file)?, digest.size_bytes, source_mode),
             content,
             digest,
+            findings,
         })
     })
 }
 
 /// The check in a thread of its own, beside the hash that the observer is shown. A backup is not given up for being large.
-fn check_unseen(file: &NamedFile, cancel: &Cancel) -> Result<CheckReport> {
+fn check_beside(file: &NamedFile, mut beside: Beside) -> Result<CheckReport> {
     give_way();
     let options = CheckOptions { depth: Depth::Content, max_time: Some(Duration::MAX), ..CheckOptions::default() };
-    check(&file.path, &options, &mut Unseen(cancel.clone()))
+    check(&file.path, &options, &mut beside)
 }
 
-/// Shows nothing, and stops when the operation's own observer does.
-struct Unseen(Cancel);
+/// Passes on how far the check is, at most once for each of its parts, and stops when the operation's own observer does.
+struct Beside {
+    told: Sender<(u64, u64)>,
+    cancel: Cancel,
+}
 
-impl Observer for Unseen {
-    fn event(&mut self, _event: Event<'_>) {}
+impl Observer for Beside {
+    fn event(&mut self, event: Event<'_>) {
+        if let Event::Bytes { done, total } = event {
+            // Nobody listens any more where another part of the backup has failed.
+            self.told.send((done, total)).unwrap_or_default();
+        }
+    }
 
     fn cancel(&self) -> Cancel {
-        self.0.clone()
+        self.cancel.clone()
     }
 }
 

@@ -30,17 +30,18 @@ use crate::manifest::{self, FORMAT, FileRecord, FingerprintRecord, IntegrityReco
 use crate::observe::Observer;
 use crate::recover::{self, Beside};
 use crate::sqlite::wal_bytes;
-use crate::storage::{NamedFile, Ownership, Storage, publish, publish_synced};
+use crate::storage::{NamedFile, Ownership, Storage, parent_of, publish, publish_synced};
 pub(crate) use connection::backup_connection_sound;
 pub use connection::{ConnectionBackupOptions, backup_connection};
 pub use destination::Destination;
 use destination::{find_destination, free_names, taken_error};
+pub(crate) use engine::Copy;
 pub use engine::Engine;
-use engine::{Choice, Copy, choose};
-use finish::{Finished, finish};
+use engine::{Choice, choose};
+pub(crate) use finish::{Finished, examine, finish};
 pub use pace::Limits;
 use pace::Pace;
-use partial::Partial;
+pub(crate) use partial::{Partial, sweep};
 
 /// The longest label, in characters.
 const MAX_LABEL: usize = 200;
@@ -65,6 +66,22 @@ pub struct BackupOptions {
     pub limits: Limits,
     /// The time of the backup.
     pub now: Timestamp,
+}
+
+impl BackupOptions {
+    /// Into an archive, with what the command line takes where nothing else is said.
+    #[must_use]
+    pub fn new(database: Utf8PathBuf, archive: Utf8PathBuf, now: Timestamp) -> Self {
+        Self {
+            database,
+            destination: Destination::Archive(archive),
+            engine: Engine::Auto,
+            label: None,
+            busy_limit: Duration::from_secs(5),
+            limits: Limits::default(),
+            now,
+        }
+    }
 }
 
 /// What was done.
@@ -99,6 +116,25 @@ pub struct BackupReport {
 ///
 /// [`ErrorKind::NotFound`] without a database, [`ErrorKind::Damaged`] if SQLite cannot read it,
 /// [`ErrorKind::Busy`] if it stayed locked, [`ErrorKind::Usage`] and [`ErrorKind::Failed`] as they say.
+///
+/// # Example
+///
+/// ```
+/// use engram_restore::storage::Storage;
+/// use engram_restore::{BackupOptions, Quiet, backup};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scratch = tempfile::tempdir()?;
+/// # let folder = camino::Utf8Path::from_path(scratch.path()).ok_or("not UTF-8")?;
+/// # let (database, archive) = (folder.join("engram.db"), folder.join("backups"));
+/// # let few = engram_restore::sample::SampleOptions { rows: 10, ..Default::default() };
+/// # engram_restore::sample::create(&database, &few)?;
+/// # let now = jiff::Timestamp::now();
+/// let report = backup(&BackupOptions::new(database, archive, now), &Storage::new(), &mut Quiet)?;
+/// assert!(report.manifest.integrity_check.is_ok());
+/// # Ok(())
+/// # }
+/// ```
 pub fn backup(options: &BackupOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<BackupReport> {
     refuse_reserved(options.label.as_deref(), &options.database)?;
     take(options, IfUnsound::Publish, storage, observer)
@@ -172,7 +208,7 @@ impl Job<'_> {
         }
         // Again, since what was missing has a real path by now.
         let folder = find_destination(options, database)?;
-        let swept = partial::sweep(&folder, storage)?;
+        let swept = sweep(&folder, storage)?;
 
         let pace = Pace::begin(options.limits, database, observer.cancel())?;
         let partial = Partial::create(&folder, storage)?;
@@ -185,7 +221,14 @@ impl Job<'_> {
                 require_sound(&file.integrity_check, database)?;
             }
             observer.cancel().check("back up", database)?;
-            let manifest = describe(options, choice.engine, database, self.ownership, file);
+            let origin = Origin {
+                database,
+                ownership: self.ownership,
+                created_at: options.now,
+                engine: choice.engine.name(),
+                label: options.label.as_deref(),
+            };
+            let manifest = describe(&origin, file);
             let (backup, manifest) = publish_all(options, &folder, database, &partial.file, manifest, storage)?;
             Ok((backup, manifest, writers_waited, wal_bytes_after))
         })();
@@ -239,7 +282,9 @@ pub fn plan_backup(options: &BackupOptions) -> Result<BackupPlan> {
     Ok(BackupPlan {
         backup: match &options.destination {
             Destination::File(file) => database::resolve(file)?,
-            Destination::Archive(_) => free_names(options, &folder, &database).next().transpose()?.unwrap_or_default(),
+            Destination::Archive(_) => {
+                free_names(&folder, &database, options.now).next().transpose()?.unwrap_or_default()
+            }
         },
         engine: choice.engine.name(),
         engine_reason: choice.reason,
@@ -250,7 +295,7 @@ pub fn plan_backup(options: &BackupOptions) -> Result<BackupPlan> {
     })
 }
 
-fn check_label(label: Option<&str>, database: &Utf8Path) -> Result<()> {
+pub(crate) fn check_label(label: Option<&str>, database: &Utf8Path) -> Result<()> {
     let Some(label) = label else { return Ok(()) };
     if label.chars().count() > MAX_LABEL || label.chars().any(char::is_control) {
         return Err(Error::new(ErrorKind::Usage, "back up", database)
@@ -294,33 +339,37 @@ fn require_sound(check: &IntegrityRecord, database: &Utf8Path) -> Result<()> {
     }
 }
 
-fn describe(
-    options: &BackupOptions,
-    engine: Engine,
-    database: &Utf8Path,
-    ownership: Ownership,
-    finished: Finished,
-) -> Manifest {
+/// Where a backup comes from, as far as its file does not tell.
+pub(crate) struct Origin<'a> {
+    pub(crate) database: &'a Utf8Path,
+    pub(crate) ownership: Ownership,
+    pub(crate) created_at: Timestamp,
+    /// How the copy was made.
+    pub(crate) engine: &'a str,
+    pub(crate) label: Option<&'a str>,
+}
+
+/// The manifest, but for the file's name, which is not known before the file has it.
+pub(crate) fn describe(origin: &Origin<'_>, finished: Finished) -> Manifest {
     Manifest {
         format: FORMAT.to_owned(),
         version: VERSION,
         requires: Vec::new(),
         tool: concat!("engram-restore ", env!("CARGO_PKG_VERSION")).to_owned(),
-        created_at: options.now,
-        engine: engine.name().to_owned(),
-        label: options.label.clone(),
-        // The name is not known before the file has it.
+        created_at: origin.created_at,
+        engine: origin.engine.to_owned(),
+        label: origin.label.map(ToOwned::to_owned),
         file: FileRecord::new("", &finished.digest),
         integrity_check: finished.integrity_check,
         database: finished.database,
         fingerprint: Some(FingerprintRecord::new(&finished.content)),
         tables: finished.content.tables,
         source: SourceRecord {
-            path: database.to_owned(),
+            path: origin.database.to_owned(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            uid: ownership.uid,
-            gid: ownership.gid,
-            mode: ownership.mode,
+            uid: origin.ownership.uid,
+            gid: origin.ownership.gid,
+            mode: origin.ownership.mode,
         },
     }
 }
@@ -331,50 +380,67 @@ fn publish_all(
     folder: &Utf8Path,
     database: &Utf8Path,
     finished: &NamedFile,
-    mut manifest: Manifest,
+    manifest: Manifest,
     storage: &Storage,
 ) -> Result<(Utf8PathBuf, Manifest)> {
-    let backup = publish_file(options, folder, database, finished, storage)?;
-    backup.file_name().unwrap_or_default().clone_into(&mut manifest.file.name);
-    let published = (|| {
-        let text = manifest::encode(&manifest)
-            .map_err(|e| Error::new(ErrorKind::Failed, "write the manifest of", &backup).because(e))?;
-        let partial = Partial::create(folder, storage)?;
-        let written = storage
-            .write_at(&partial.file, 0, text.as_bytes())
-            .and_then(|()| publish(storage, &partial.file, &manifest_path(&backup)));
-        match written {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(partial.discard(taken_error(&manifest_path(&backup)), storage)),
-            Err(e) => Err(partial.discard(e, storage)),
+    let backup = match &options.destination {
+        Destination::Archive(_) => publish_in(folder, database, options.now, finished, storage)?,
+        Destination::File(file) => {
+            let file = database::resolve(file)?;
+            if !publish_synced(storage, finished, &file)? {
+                return Err(taken_error(&file));
+            }
+            file
         }
-    })();
-    published.map_err(|e| {
-        // Without its manifest it is no backup, and it was ours alone until now. The manifest went before.
-        match storage.remove(&backup) {
-            Ok(_) => e,
-            Err(_) => e.hint(format!("{backup} was left behind without a manifest: it is no backup")),
-        }
-    })?;
-    Ok((backup, manifest))
+    };
+    publish_manifest_of_ours(backup, manifest, storage)
 }
 
-fn publish_file(
-    options: &BackupOptions,
+/// Gives a finished file, which is synced, the first free name for a backup of `database` in an archive.
+pub(crate) fn publish_in(
     folder: &Utf8Path,
     database: &Utf8Path,
+    at: Timestamp,
     finished: &NamedFile,
     storage: &Storage,
 ) -> Result<Utf8PathBuf> {
-    if let Destination::File(file) = &options.destination {
-        let file = database::resolve(file)?;
-        return if publish_synced(storage, finished, &file)? { Ok(file) } else { Err(taken_error(&file)) };
-    }
-    for name in free_names(options, folder, database) {
+    for name in free_names(folder, database, at) {
         let name = name?;
         if publish_synced(storage, finished, &name)? {
             return Ok(name);
         }
     }
     Err(taken_error(folder))
+}
+
+/// The commit point for a file that we have made: after an error it is gone.
+pub(crate) fn publish_manifest_of_ours(
+    backup: Utf8PathBuf,
+    manifest: Manifest,
+    storage: &Storage,
+) -> Result<(Utf8PathBuf, Manifest)> {
+    match publish_manifest(&backup, manifest, storage) {
+        Ok(manifest) => Ok((backup, manifest)),
+        // Without its manifest it is no backup, and it was ours alone until now. The manifest went before.
+        Err(e) => Err(match storage.remove(&backup) {
+            Ok(_) => e,
+            Err(_) => e.hint(format!("{backup} was left behind without a manifest: it is no backup")),
+        }),
+    }
+}
+
+/// Writes the manifest of a file that has its name and is durable: the commit point.
+pub(crate) fn publish_manifest(backup: &Utf8Path, mut manifest: Manifest, storage: &Storage) -> Result<Manifest> {
+    backup.file_name().unwrap_or_default().clone_into(&mut manifest.file.name);
+    let text = manifest::encode(&manifest)
+        .map_err(|e| Error::new(ErrorKind::Failed, "write the manifest of", backup).because(e))?;
+    let partial = Partial::create(parent_of(backup), storage)?;
+    let written = storage
+        .write_at(&partial.file, 0, text.as_bytes())
+        .and_then(|()| publish(storage, &partial.file, &manifest_path(backup)));
+    match written {
+        Ok(true) => Ok(manifest),
+        Ok(false) => Err(partial.discard(taken_error(&manifest_path(backup)), storage)),
+        Err(e) => Err(partial.discard(e, storage)),
+    }
 }

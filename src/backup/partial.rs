@@ -17,12 +17,12 @@ use crate::storage::{NamedFile, Storage, open_regular};
 const TRIES: u32 = 16;
 
 /// A temporary file of ours, mode 0600, under a name that nobody can guess, locked while it is open.
-pub(super) struct Partial {
-    pub(super) file: NamedFile,
+pub(crate) struct Partial {
+    pub(crate) file: NamedFile,
 }
 
 impl Partial {
-    pub(super) fn create(folder: &Utf8Path, storage: &Storage) -> Result<Self> {
+    pub(crate) fn create(folder: &Utf8Path, storage: &Storage) -> Result<Self> {
         let _alone = lock_folder(folder);
         for _ in 0..TRIES {
             let made = tempfile::Builder::new()
@@ -45,9 +45,14 @@ impl Partial {
             .because("another run sweeps it away each time"))
     }
 
+    /// Removes it, where it is not to become a backup.
+    pub(crate) fn remove(&self, storage: &Storage) -> Result<()> {
+        remove_with_sidecars(&self.file.path, storage)
+    }
+
     /// Removes it after a failure, and adds to the error if it could not be removed.
-    pub(super) fn discard(&self, error: Error, storage: &Storage) -> Error {
-        match remove_with_sidecars(&self.file.path, storage) {
+    pub(crate) fn discard(&self, error: Error, storage: &Storage) -> Error {
+        match self.remove(storage) {
             Ok(()) => error,
             Err(e) => error.hint(format!("a temporary file was left for the next run to sweep: {}", e.message())),
         }
@@ -67,7 +72,7 @@ pub(super) fn leftovers(folder: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
 }
 
 /// Removes them, and returns those that it removed.
-pub(super) fn sweep(folder: &Utf8Path, storage: &Storage) -> Result<Vec<Utf8PathBuf>> {
+pub(crate) fn sweep(folder: &Utf8Path, storage: &Storage) -> Result<Vec<Utf8PathBuf>> {
     // A file between its creation and its lock looks like a leftover.
     let _alone = lock_folder(folder);
     let mut swept = Vec::new();

@@ -68,6 +68,13 @@ fn bugs(header: &Header, source_mode: JournalMode) -> Vec<&'static str> {
     BUGS.iter().filter(has).map(|bug| bug.what).collect()
 }
 
+/// What is to be said of the SQLite that wrote this header's database last, if it has a bug of that sort.
+pub(crate) fn writer_bugs(whose: &str, header: &Header, source_mode: JournalMode) -> Option<String> {
+    let bugs = bugs(header, source_mode);
+    let version = version_text(header.writer_version);
+    (!bugs.is_empty()).then(|| format!("SQLite {version} wrote {whose} last: {}", bugs.join("; ")))
+}
+
 /// What is odd about the header of `backup`, a file of `size_bytes` whose source was in `source_mode`; also beside the
 /// header of the live database, where that is known.
 pub(crate) fn audit(
@@ -82,10 +89,8 @@ pub(crate) fn audit(
     // A copy by SQLite itself names our own SQLite as its writer: then it is the live database that tells.
     for (whose, header) in [("the backup", Some(header)), ("the live database", live)] {
         let Some(header) = header else { continue };
-        let bugs = bugs(header, source_mode);
-        if !bugs.is_empty() {
-            let version = version_text(header.writer_version);
-            add(Code::WriterVersion, format!("SQLite {version} wrote {whose} last: {}", bugs.join("; ")));
+        if let Some(message) = writer_bugs(whose, header, source_mode) {
+            add(Code::WriterVersion, message);
         }
     }
     if let Some(live) = live {

@@ -18,7 +18,7 @@ use crate::observe::{Event, Observer, Step};
 use crate::sqlite::{FinishedFile, Inspection, Modules, Stop};
 use crate::storage::open_regular;
 
-pub(crate) use audit::audit;
+pub(crate) use audit::{audit, writer_bugs};
 
 /// How much is looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! `backup`: take a verified backup of the live database.
 
+use clap::ValueEnum as _;
 use engram_restore::archive::manifest_path;
 use engram_restore::{
     BackupOptions, BackupPlan, BackupReport, Destination, Engine, Limits, Result, backup, plan_backup,
@@ -7,21 +8,24 @@ use engram_restore::{
 use serde_json::{Value, json};
 
 use super::args::{BackupArgs, EngineArg};
+use super::config::Key;
 use super::context::{Context, absolute};
 use super::exit::Exit;
 use super::output::{Outcome, bytes, millis, printable};
 use super::progress::Progress;
+use super::prune;
 
 pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
     let destination = match &args.path {
         Some(path) => Destination::File(absolute(path)?),
         None => Destination::Archive(context.archive()?),
     };
-    let engine = match args.engine {
-        EngineArg::Auto => Engine::Auto,
-        EngineArg::Snapshot => Engine::Snapshot,
-        EngineArg::Online => Engine::Online,
-        EngineArg::Vacuum => Engine::Vacuum,
+    let configured = || EngineArg::from_str(context.config().word(Key::BackupEngine)?, false).ok();
+    let engine = match args.engine.or_else(configured) {
+        Some(EngineArg::Auto) | None => Engine::Auto,
+        Some(EngineArg::Snapshot) => Engine::Snapshot,
+        Some(EngineArg::Online) => Engine::Online,
+        Some(EngineArg::Vacuum) => Engine::Vacuum,
     };
     let options = BackupOptions {
         database: context.database()?,
@@ -45,14 +49,24 @@ pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress)
         (false, None) => Exit::Damaged,
         (false, Some(_)) => Exit::Inconclusive,
     };
-    Ok(Outcome::new(exit, fields(&report), text(&report)))
+    let mut outcome = Outcome::new(exit, fields(&report), text(&report));
+    // A database that is damaged is no moment to remove anything.
+    if exit == Exit::Done
+        && args.path.is_none()
+        && !args.no_prune
+        && let Some(pruned) = prune::after_backup(context, progress)?
+    {
+        outcome.fields.insert("pruned".to_owned(), prune::pruned_json(&pruned));
+        outcome.text.extend(prune::pruned_lines(&pruned).iter().map(|line| printable(line) + "\n"));
+    }
+    Ok(outcome)
 }
 
 /// The fields of a backup that found damage instead.
 fn nothing_done() -> Value {
     json!({
         "backup": null, "manifest": null, "size_bytes": null, "blake3": null, "integrity_check": null, "engine": null, "engine_reason": null,
-        "duration_ms": null, "wal_bytes_before": null, "wal_bytes_after": null,
+        "duration_ms": null, "wal_bytes_before": null, "wal_bytes_after": null, "pruned": null,
     })
 }
 
@@ -96,6 +110,7 @@ fn fields(report: &BackupReport) -> Value {
         "wal_bytes_after": report.wal_bytes_after,
         "writers_waited_ms": report.writers_waited.map_or(0, millis),
         "swept": report.swept,
+        "pruned": null,
     })
 }
 

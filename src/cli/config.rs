@@ -1,5 +1,6 @@
 //! The configuration file: settings that hold where neither an option nor an environment variable says otherwise.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::num::NonZero;
@@ -7,10 +8,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use engram_restore::{Error, ErrorKind, ForeignKeys, Result};
-use serde::{Deserialize, Deserializer};
+use engram_restore::{Error, ErrorKind, KeptPolicy, Policy, Result};
+use serde_json::{Value as Json, json};
+use toml::de::{DeTable, DeValue};
 
 use super::args::duration;
+pub(crate) use super::keys::Key;
+use super::keys::{Kind, nearest_key};
 
 /// The file beside the database that is read where none is named.
 pub(crate) const DEFAULT_NAME: &str = "engram-restore.toml";
@@ -18,30 +22,29 @@ pub(crate) const DEFAULT_NAME: &str = "engram-restore.toml";
 /// No file is longer.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What the file says. A key that is not here is refused: it would be a setting that nobody obeys.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What the file says.
+#[derive(Debug, Default)]
 pub(crate) struct Config {
-    /// The database.
-    pub(crate) db: Option<Utf8PathBuf>,
-    /// The folder with the backups.
-    pub(crate) archive: Option<Utf8PathBuf>,
-    /// How backups are verified.
-    #[serde(default)]
-    pub(crate) verify: VerifyConfig,
+    /// The file; `None` if there is none.
+    pub(crate) file: Option<Utf8PathBuf>,
+    set: BTreeMap<Key, Setting>,
 }
 
-/// The section `[verify]`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct VerifyConfig {
-    /// What a reference to a missing row is.
-    pub(crate) foreign_keys: Option<ForeignKeys>,
-    /// How long a deep check of one backup may take.
-    #[serde(default, deserialize_with = "duration_text")]
-    pub(crate) max_time: Option<Duration>,
-    /// How many threads it may use.
-    pub(crate) jobs: Option<NonZero<usize>>,
+/// A setting that stands in the file.
+#[derive(Clone, Debug)]
+struct Setting {
+    value: Value,
+    line: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    Path(Utf8PathBuf),
+    Word(String),
+    Texts(Vec<String>),
+    Count(NonZero<u32>),
+    Duration(Duration, String),
+    Flag(bool),
 }
 
 impl Config {
@@ -55,6 +58,74 @@ impl Config {
     /// Reads the file in this folder, if there is one.
     pub(crate) fn in_folder(folder: &Utf8Path) -> Result<Self> {
         Ok(read(&folder.join(DEFAULT_NAME))?.unwrap_or_default())
+    }
+
+    fn value(&self, key: Key) -> Option<&Value> {
+        self.set.get(&key).map(|setting| &setting.value)
+    }
+
+    pub(crate) fn path(&self, key: Key) -> Option<&Utf8PathBuf> {
+        self.value(key).and_then(|value| if let Value::Path(path) = value { Some(path) } else { None })
+    }
+
+    pub(crate) fn word(&self, key: Key) -> Option<&str> {
+        self.value(key).and_then(|value| if let Value::Word(word) = value { Some(word.as_str()) } else { None })
+    }
+
+    pub(crate) fn count(&self, key: Key) -> Option<NonZero<u32>> {
+        self.value(key).and_then(|value| if let Value::Count(count) = value { Some(*count) } else { None })
+    }
+
+    pub(crate) fn duration(&self, key: Key) -> Option<Duration> {
+        self.value(key).and_then(|value| if let Value::Duration(duration, _) = value { Some(*duration) } else { None })
+    }
+
+    pub(crate) fn flag(&self, key: Key) -> Option<bool> {
+        self.value(key).and_then(|value| if let Value::Flag(flag) = value { Some(*flag) } else { None })
+    }
+
+    fn texts(&self, key: Key) -> Vec<String> {
+        self.value(key)
+            .map_or_else(Vec::new, |value| if let Value::Texts(texts) = value { texts.clone() } else { Vec::new() })
+    }
+
+    /// Where a setting stands, as `FILE:LINE`; `None` where it is not set.
+    pub(crate) fn place(&self, key: Key) -> Option<String> {
+        let (file, setting) = (self.file.as_ref()?, self.set.get(&key)?);
+        Some(format!("{file}:{}", setting.line))
+    }
+
+    /// A setting for JSON; `None` where it is not set.
+    pub(crate) fn json(&self, key: Key) -> Option<Json> {
+        self.value(key).map(|value| match value {
+            Value::Path(path) => json!(path),
+            Value::Word(text) | Value::Duration(_, text) => json!(text),
+            Value::Texts(texts) => json!(texts),
+            Value::Count(count) => json!(count),
+            Value::Flag(flag) => json!(flag),
+        })
+    }
+
+    /// Which backups stay.
+    pub(crate) fn retention(&self) -> Policy {
+        Policy {
+            keep_last: self.count(Key::KeepLast),
+            keep_days: self.count(Key::KeepDays).or(self.count(Key::BackupRetentionDays)),
+            keep_daily: self.count(Key::KeepDaily),
+            keep_weekly: self.count(Key::KeepWeekly),
+            keep_monthly: self.count(Key::KeepMonthly),
+            keep_labels: self.texts(Key::KeepLabels),
+            min_keep: self.count(Key::MinKeep),
+        }
+    }
+
+    /// Which old databases stay.
+    pub(crate) fn pre_restore(&self) -> KeptPolicy {
+        let default = KeptPolicy::default();
+        KeptPolicy {
+            keep: self.count(Key::PreRestoreKeep).unwrap_or(default.keep),
+            min_age: self.duration(Key::PreRestoreMinAge).unwrap_or(default.min_age),
+        }
     }
 }
 
@@ -76,27 +147,98 @@ fn read(path: &Utf8Path) -> Result<Option<Config>> {
         return Err(refused(format!("it is longer than {MAX_BYTES} bytes")));
     }
     let text = String::from_utf8(bytes).map_err(|e| refused(e.to_string()))?;
-    let mut config: Config = toml::from_str(&text).map_err(|e| refused(located(&e, &text)))?;
-    // The file means the same from whatever folder the program is run.
-    for relative in [&mut config.db, &mut config.archive].into_iter().flatten() {
-        if relative.as_str().is_empty() {
-            return Err(refused("a path in it is empty".to_owned()));
+    let mut set = parse(&text).map_err(|Wrong { at, why }| refused(format!("line {}: {why}", line_of(&text, at))))?;
+    for setting in set.values_mut() {
+        // The file means the same from whatever folder the program is run.
+        if let Value::Path(relative) = &mut setting.value {
+            *relative = path.with_file_name("").join(&*relative);
         }
-        *relative = path.with_file_name("").join(&*relative);
     }
-    Ok(Some(config))
+    Ok(Some(Config { file: Some(path.to_owned()), set }))
 }
 
-/// What is wrong, after the number of its line.
-fn located(error: &toml::de::Error, text: &str) -> String {
-    let message = error.message();
-    match error.span().and_then(|span| text.get(..span.start)) {
-        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
-        None => message.to_owned(),
-    }
+/// What is wrong at a byte of the text.
+struct Wrong {
+    at: usize,
+    why: String,
 }
 
-fn duration_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    duration(&text).map(Some).map_err(|e| serde::de::Error::custom(format!("{text:?} is no duration such as 90s: {e}")))
+fn line_of(text: &str, at: usize) -> usize {
+    text.get(..at).map_or(1, |before| before.matches('\n').count() + 1)
+}
+
+fn parse(text: &str) -> Result<BTreeMap<Key, Setting>, Wrong> {
+    let table = DeTable::parse(text).map_err(|e| Wrong {
+        at: e.span().map_or(0, |span| span.start),
+        // Its explanation may have several lines, of which the first says what is wrong.
+        why: e.message().lines().collect::<Vec<_>>().join(", "),
+    })?;
+    let mut set = BTreeMap::new();
+    for (name, value) in table.get_ref() {
+        let at = name.span().start;
+        let is_section =
+            Key::ALL.iter().any(|key| key.name().split_once('.').is_some_and(|(s, _)| s == name.get_ref()));
+        let mut put = |name: &str, at: usize, value: &DeValue<'_>| -> Result<(), Wrong> {
+            let wrong = |why| Wrong { at, why };
+            let key = Key::of_name(name).ok_or_else(|| wrong(unknown(name)))?;
+            let value = read_value(key.kind(), value)
+                .map_err(|found| wrong(format!("{name} must be {}, not {found}", key.kind().expected())))?;
+            set.insert(key, Setting { value, line: line_of(text, at) });
+            Ok(())
+        };
+        if !is_section {
+            put(name.get_ref(), at, value.get_ref())?;
+            continue;
+        }
+        let Some(section) = value.get_ref().as_table() else {
+            let why = format!("{0} must be a section, [{0}], not {1}", name.get_ref(), found(value.get_ref()));
+            return Err(Wrong { at, why });
+        };
+        for (inner, value) in section {
+            put(&format!("{}.{}", name.get_ref(), inner.get_ref()), inner.span().start, value.get_ref())?;
+        }
+    }
+    Ok(set)
+}
+
+fn unknown(name: &str) -> String {
+    let hint = nearest_key(name).map_or_else(
+        || "engram-restore config shows all settings".to_owned(),
+        |nearest| format!("did you mean {nearest}?"),
+    );
+    format!("there is no setting {name:?}; {hint}")
+}
+
+/// The value, or what stands there in its place.
+fn read_value(kind: Kind, value: &DeValue<'_>) -> Result<Value, String> {
+    let read = match kind {
+        Kind::Path => value.as_str().filter(|path| !path.is_empty()).map(|path| Value::Path(path.into())),
+        Kind::Word(words) => {
+            value.as_str().filter(|word| words.contains(word)).map(|word| Value::Word(word.to_owned()))
+        }
+        Kind::Texts => value.as_array().and_then(|array| {
+            let texts = array.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
+            texts.collect::<Option<Vec<_>>>().map(Value::Texts)
+        }),
+        Kind::Count => value.as_integer().and_then(|integer| {
+            let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
+            number.and_then(NonZero::new).map(Value::Count)
+        }),
+        Kind::Duration => value.as_str().and_then(|text| Some(Value::Duration(duration(text).ok()?, text.to_owned()))),
+        Kind::Flag => value.as_bool().map(Value::Flag),
+    };
+    read.ok_or_else(|| found(value))
+}
+
+/// What stands there, for an error.
+fn found(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Integer(integer) => integer.to_string(),
+        DeValue::Float(float) => float.to_string(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a section".to_owned(),
+    }
 }

@@ -3,14 +3,15 @@
 use std::cell::OnceCell;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use engram_restore::archive::{Meant, Scope, Selected, Selection, read_manifest, select};
+use engram_restore::archive::{Meant, Scope, Selected, Selection, list, read_manifest, select};
 use engram_restore::storage::Storage;
 use engram_restore::{
     BackupVerdict, Error, ErrorKind, Event, InterruptedRestore, Observer, Result, database, first_good, restore_state,
 };
 
 use super::args::Global;
-use super::config::Config;
+use super::config::{Config, Key};
+use super::nearest::nearest;
 use super::output::note;
 
 /// The global options, resolved as far as a command asks for them, the configuration, and the storage.
@@ -67,9 +68,14 @@ impl Context {
         Ok(self.database.get_or_init(|| path).clone())
     }
 
+    /// The database that somebody has named, as in [`Self::database`].
+    pub(crate) fn if_named(&self) -> Result<Option<Utf8PathBuf>> {
+        self.named_database()?.map(|_named| self.database()).transpose()
+    }
+
     /// The database that somebody has named.
     fn named_database(&self) -> Result<Option<Utf8PathBuf>> {
-        Ok(given(self.global.db.as_ref(), "ENGRAM_RESTORE_DB")?.or_else(|| self.config.db.clone()))
+        Ok(given(self.global.db.as_ref(), "ENGRAM_RESTORE_DB")?.or_else(|| self.config.path(Key::Db).cloned()))
     }
 
     /// The database that a look at these backups is about. Where all words are paths of files and nobody has named
@@ -83,7 +89,9 @@ impl Context {
 
     /// The archive's absolute path. It need not exist.
     pub(crate) fn archive(&self) -> Result<Utf8PathBuf> {
-        match given(self.global.archive.as_ref(), "ENGRAM_RESTORE_ARCHIVE")?.or_else(|| self.config.archive.clone()) {
+        match given(self.global.archive.as_ref(), "ENGRAM_RESTORE_ARCHIVE")?
+            .or_else(|| self.config.path(Key::Archive).cloned())
+        {
             Some(path) => absolute(&path),
             None => Ok(self.database()?.with_file_name("backups")),
         }
@@ -92,6 +100,23 @@ impl Context {
     /// The configuration file's absolute path, if somebody has named one.
     pub(crate) fn named_config(&self) -> Result<Option<Utf8PathBuf>> {
         named_config(&self.global)
+    }
+
+    /// Where the database's path comes from, if from the command line or the environment.
+    pub(crate) fn database_source(&self) -> Result<Option<(&'static str, &'static str)>> {
+        source(self.global.db.as_ref(), "--db", "ENGRAM_RESTORE_DB")
+    }
+
+    /// The same of the archive's.
+    pub(crate) fn archive_source(&self) -> Result<Option<(&'static str, &'static str)>> {
+        source(self.global.archive.as_ref(), "--archive", "ENGRAM_RESTORE_ARCHIVE")
+    }
+
+    /// The configuration file that is in force, and how it was found.
+    pub(crate) fn config_file(&self) -> Result<(Option<&Utf8Path>, Option<&'static str>)> {
+        let Some(file) = self.config.file.as_deref() else { return Ok((None, None)) };
+        let named = source(self.global.config.as_ref(), "--config", "ENGRAM_RESTORE_CONFIG")?;
+        Ok((Some(file), Some(named.map_or("beside the database", |(_, from)| from))))
     }
 
     /// Which backups count.
@@ -115,7 +140,11 @@ impl Context {
             (Selection::Named(_), archive) => (archive?, Scope::AnySource),
             (Selection::Latest | Selection::LatestGood, archive) => (archive?, self.scope(any_source)?),
         };
-        let mut selected = select(&archive, &scope, &selection)?;
+        let selected = select(&archive, &scope, &selection).map_err(|e| match &selection {
+            Selection::Named(name) if e.kind() == ErrorKind::NotFound => with_nearest(e, name, &archive),
+            Selection::Named(_) | Selection::Latest | Selection::LatestGood => e,
+        });
+        let mut selected = selected?;
         if let Meant::One(path) = &mut selected.meant {
             *path = absolute(path)?;
         }
@@ -169,6 +198,20 @@ impl Context {
     }
 }
 
+/// The error that there is no such backup, with the one that may have been meant.
+fn with_nearest(error: Error, name: &str, archive: &Utf8Path) -> Error {
+    // Where the archive cannot be read, the error says so already.
+    let Ok(listing) = list(archive) else { return error };
+    let readable = listing.backups.iter().map(|backup| &backup.path);
+    let all = readable.chain(listing.unreadable.iter().map(|unreadable| &unreadable.path));
+    // Without the extension, which a name on the command line may lack.
+    let stem = name.strip_suffix(".db").unwrap_or(name);
+    match nearest(stem, all.filter_map(|path| path.file_stem())) {
+        Some(nearest) => error.hint(format!("nearest: {nearest}")),
+        None => error,
+    }
+}
+
 /// The settings of the file that is named, else of the one beside the database, if it is there.
 pub(super) fn configuration(global: &Global) -> Result<Config> {
     if let Some(path) = named_config(global)? {
@@ -196,6 +239,18 @@ fn given(option: Option<&Utf8PathBuf>, variable_name: &str) -> Result<Option<Utf
         Some(path) => Ok(Some(path.clone())),
         None => variable(variable_name),
     }
+}
+
+/// Where [`given`] has its answer from.
+fn source(
+    option: Option<&Utf8PathBuf>,
+    option_name: &'static str,
+    variable_name: &'static str,
+) -> Result<Option<(&'static str, &'static str)>> {
+    if option.is_some() {
+        return Ok(Some(("option", option_name)));
+    }
+    Ok(variable(variable_name)?.map(|_| ("environment", variable_name)))
 }
 
 fn variable(name: &str) -> Result<Option<Utf8PathBuf>> {

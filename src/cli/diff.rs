@@ -3,8 +3,6 @@
 use std::io::{self, IsTerminal as _};
 
 use camino::Utf8Path;
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 use engram_restore::{
     DiffOptions, DiffReport, DiffSide, Newest, Result, SchemaDiff, Status, TableDiff, TableKind, Time, database, diff,
 };
@@ -13,7 +11,7 @@ use serde_json::json;
 use super::args::DiffArgs;
 use super::context::Context;
 use super::exit::Exit;
-use super::output::{Outcome, printable};
+use super::output::{Outcome, printable, table};
 use super::progress::Progress;
 
 /// The word for the database itself.
@@ -98,12 +96,7 @@ fn counts(tables: &[&TableDiff]) -> String {
         let lines = std::iter::once(HEADER.map(str::to_owned)).chain(rows);
         return lines.map(|row| row.join("\t").trim_end().to_owned() + "\n").collect();
     }
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(HEADER);
-    for row in rows {
-        table.add_row(row);
-    }
-    format!("{table}\n")
+    table(HEADER, rows)
 }
 
 fn newest(newest: &Newest) -> String {

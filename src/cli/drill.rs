@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::args::{DrillArgs, SampleWriterArgs};
 use super::context::Context;
 use super::exit::Exit;
-use super::output::{Outcome, printable};
+use super::output::{Outcome, colored, printable};
 use super::progress::Progress;
 
 pub(crate) fn run(args: &DrillArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
@@ -27,7 +27,7 @@ fn text(report: &DrillReport) -> String {
     let mut text = String::new();
     for scenario in &report.scenarios {
         // Writing into a String does not fail.
-        writeln!(text, "{} {}", scenario.verdict, scenario.name).unwrap_or_default();
+        writeln!(text, "{} {}", colored(scenario.verdict), scenario.name).unwrap_or_default();
         for step in &scenario.steps {
             let (name, ms, detail) = (step.name, step.duration_ms, printable(&step.detail));
             writeln!(text, "  {name:24} {ms:>6} ms  {detail}").unwrap_or_default();

@@ -19,19 +19,55 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
 
 use super::args::{GuardArgs, OnFailureArg};
+use super::config::Key;
 use super::context::Context;
 use super::exit::Exit;
 use super::output::{Outcome, note, warn};
 use super::progress::Progress;
+use super::prune;
 use super::signals::Signals;
 
 /// What a signal is answered that comes after the command has ended.
-const GOING_ON: &str = "guard: the database is still being looked at or put back; once more to give up";
+const GOING_ON: &str =
+    "guard: the database is still being looked at or put back, or old backups are removed; once more to give up";
 
 pub(crate) fn run(args: &GuardArgs, context: &Context, progress: &mut Progress, signals: &mut Signals) -> Outcome {
+    let config = context.config();
+    // An option goes before the file: nothing could be restored without a backup.
+    if config.flag(Key::PreCycleBackup) == Some(false) && args.on_failure == OnFailureArg::Keep {
+        let place = config.place(Key::PreCycleBackup).unwrap_or_default();
+        return unguarded(args, &place, context, progress, signals);
+    }
     match begin(args, context, progress) {
         Ok(guard) => go_on(guard, args, context, progress, signals),
         Err(e) => not_begun(e, signals),
+    }
+}
+
+/// Runs the command without a backup, and so without a check that could take it back: the configuration wants it so.
+fn unguarded(
+    args: &GuardArgs,
+    place: &str,
+    context: &Context,
+    progress: &mut Progress,
+    signals: &mut Signals,
+) -> Outcome {
+    let text = format!(
+        "no backup is taken before the command, and the database is not checked after it: {place} sets {} to false",
+        Key::PreCycleBackup.name()
+    );
+    progress.event(Event::Warning(&text));
+    match run_command(args, context, progress, signals, |_pid, _progress| {}) {
+        // Nothing is left to do that a signal could stop.
+        Ok((status, _queue)) => {
+            let status = number(status);
+            let fields = json!({
+                "exit": status, "backup": null, "reused": null, "verdict": null, "problem": null, "restored": null,
+                "pre_restore": null, "put_back": null,
+            });
+            Outcome::new(if status == 0 { Exit::Done } else { Exit::Command(status) }, fields, String::new())
+        }
+        Err((exit, error)) => not_run(exit, None, error),
     }
 }
 
@@ -77,28 +113,24 @@ fn go_on(
     progress: &mut Progress,
     signals: &mut Signals,
 ) -> Outcome {
-    let ran = signals.hand_over().map_err(|e| (Exit::NotGuarded, Error::io("pass signals on to", "the command", e)));
-    let ran = ran.and_then(|mut queue| {
-        // A signal that came before is no command's.
-        if progress.cancel().is_requested() {
-            let error = Error::new(ErrorKind::Interrupted, "run", "the command").because("it was interrupted");
-            return Err((Exit::of_own_part(ErrorKind::Interrupted, signals.received()), error));
-        }
-        let mut child = start(args, context)?;
-        if let Err(e) = guard.started(child.id(), context.storage()) {
+    let ran = run_command(args, context, progress, signals, |pid, progress| {
+        if let Err(e) = guard.started(pid, context.storage()) {
             progress.event(Event::Warning(&format!("what is under way is not recorded: {}", e.message())));
         }
-        let status = wait(&mut child, &mut queue);
-        Ok((status.map_err(|e| (Exit::NotGuarded, Error::io("wait for", "the command", e)))?, queue))
     });
     match ran {
-        Ok((status, queue)) => {
-            let report = signals.carry_on(queue, GOING_ON, || {
-                guard.finish(i32::from(number(status)), jiff::Timestamp::now(), context.storage(), progress)
-            });
+        Ok((status, queue)) => signals.carry_on(queue, GOING_ON, || {
+            let status = number(status);
+            let report = guard.finish(i32::from(status), jiff::Timestamp::now(), context.storage(), progress);
             progress.end();
-            finished(report, number(status), args, context)
-        }
+            let is_new = !report.reused;
+            let mut outcome = finished(report, status, args, context);
+            // What broke something may yet have to be taken back.
+            if outcome.exit == Exit::Done && is_new && !args.no_prune {
+                prune_after(&mut outcome, context, progress);
+            }
+            outcome
+        }),
         Err((exit, error)) => {
             let (backup, reused) = (guard.backup().to_owned(), guard.reused());
             if let Err(e) = guard.called_off(context.storage()) {
@@ -106,6 +138,43 @@ fn go_on(
             }
             not_run(exit, Some((&backup, reused)), error)
         }
+    }
+}
+
+/// Runs the command to its end, with signals passed on to it; `started` is told its pid. Those that come after it are in the
+/// queue that is returned.
+fn run_command(
+    args: &GuardArgs,
+    context: &Context,
+    progress: &mut Progress,
+    signals: &mut Signals,
+    mut started: impl FnMut(u32, &mut Progress),
+) -> Result<(ExitStatus, SignalsInfo<WithOrigin>), (Exit, Error)> {
+    let mut queue =
+        signals.hand_over().map_err(|e| (Exit::NotGuarded, Error::io("pass signals on to", "the command", e)))?;
+    // A signal that came before is no command's.
+    if progress.cancel().is_requested() {
+        let error = Error::new(ErrorKind::Interrupted, "run", "the command").because("it was interrupted");
+        return Err((Exit::of_own_part(ErrorKind::Interrupted, signals.received()), error));
+    }
+    let mut child = start(args, context)?;
+    started(child.id(), progress);
+    let status = wait(&mut child, &mut queue);
+    Ok((status.map_err(|e| (Exit::NotGuarded, Error::io("wait for", "the command", e)))?, queue))
+}
+
+/// Removes what the configured policy keeps no longer, now that all went well. Whatever comes of it, the command has
+/// succeeded.
+fn prune_after(outcome: &mut Outcome, context: &Context, progress: &mut Progress) {
+    match prune::after_backup(context, progress) {
+        Ok(None) => {}
+        Ok(Some(pruned)) => {
+            for line in prune::pruned_lines(&pruned) {
+                context.note(&format!("guard:{line}"));
+            }
+            outcome.fields.insert("pruned".to_owned(), prune::pruned_json(&pruned));
+        }
+        Err(e) => progress.event(Event::Warning(&format!("old backups were not removed: {}", e.message()))),
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::io::{self, IsTerminal};
 
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 use engram_restore::archive::{Backup, History, Listing, Passed, Proofs, Verification, list};
 use engram_restore::{Event, Observer as _, Result};
 use serde_json::{Value, json};
@@ -11,7 +9,7 @@ use serde_json::{Value, json};
 use super::args::ListArgs;
 use super::context::Context;
 use super::exit::Exit;
-use super::output::{Outcome, bytes, printable};
+use super::output::{Outcome, bytes, printable, table};
 use super::progress::Progress;
 use super::show::{integrity_json, integrity_text};
 
@@ -36,6 +34,11 @@ pub(crate) fn run(args: &ListArgs, context: &Context, progress: &mut Progress) -
     for orphan in &listing.orphans {
         warn(format!("{orphan} has no manifest: it is no backup"));
     }
+    for path in &listing.half_pruned {
+        warn(format!(
+            "{path} is no backup any more: a prune that removed it was interrupted, and the next one goes on"
+        ));
+    }
     if let Some(other) = backups.iter().map(|backup| &backup.manifest.source.path).find(|path| **path != database)
         && !args.any_source
     {
@@ -49,6 +52,7 @@ pub(crate) fn run(args: &ListArgs, context: &Context, progress: &mut Progress) -
         "backups": backups.iter().map(|backup| entry(backup, proofs(backup, &history))).collect::<Vec<_>>(),
         "unreadable": unreadable.iter().map(|u| json!({"backup": u.path, "problem": u.problem.to_string()})).collect::<Vec<_>>(),
         "orphans": listing.orphans,
+        "half_pruned": listing.half_pruned,
         "interrupted_restore": interrupted,
     });
     Ok(Outcome::new(Exit::Done, fields, text(&backups, &listing, &history)).essential())
@@ -72,6 +76,7 @@ pub(crate) fn entry(backup: &Backup, proofs: Option<&Proofs>) -> Value {
         "size_bytes": manifest.file.size_bytes,
         "blake3": manifest.file.blake3,
         "label": manifest.label,
+        "pinned": backup.is_pinned,
         "integrity_check": integrity_json(&manifest.integrity_check),
         "engine": manifest.engine,
         "source": manifest.source.path,
@@ -79,6 +84,12 @@ pub(crate) fn entry(backup: &Backup, proofs: Option<&Proofs>) -> Value {
         "standing_failure": proofs.and_then(|proofs| proofs.standing_failure),
         "last_passed": proofs.map_or_else(Passed::default, |proofs| proofs.passed),
     })
+}
+
+/// The label, and whether it is pinned.
+fn label_text(backup: &Backup) -> String {
+    let label = backup.manifest.label.as_deref();
+    label.into_iter().chain(backup.is_pinned.then_some("(pinned)")).collect::<Vec<_>>().join(" ")
 }
 
 /// A look at a backup, for people.
@@ -108,7 +119,7 @@ fn text(backups: &[&Backup], listing: &Listing, history: &History) -> String {
             format!("{:.0}", manifest.created_at),
             bytes(manifest.file.size_bytes),
             printable(&integrity_text(&manifest.integrity_check)),
-            printable(manifest.label.as_deref().unwrap_or_default()),
+            printable(&label_text(backup)),
             proofs(backup, history).map_or_else(|| never.to_owned(), proofs_text),
         ]
     };
@@ -116,10 +127,5 @@ fn text(backups: &[&Backup], listing: &Listing, history: &History) -> String {
     if !is_table {
         return rows.map(|row| row.join("\t").trim_end().to_owned() + "\n").collect();
     }
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["backup", "taken", "size", "integrity", "label", "last verified"]);
-    for row in rows {
-        table.add_row(row);
-    }
-    format!("{table}\n")
+    table(["backup", "taken", "size", "integrity", "label", "last verified"], rows)
 }

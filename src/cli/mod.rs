@@ -1,26 +1,37 @@
 //! The binary's own: arguments, one file a command, text and JSON, progress, exit statuses. No decisions.
 
+mod adopt;
 mod args;
 mod backup;
+mod completions;
 mod config;
 mod context;
 mod diff;
 mod drill;
+#[cfg(test)]
+mod examples;
 mod exit;
 mod fault;
 mod guard;
+mod keys;
 mod list;
+mod manual;
+mod nearest;
 mod output;
+mod pin;
 mod progress;
+mod prune;
 mod recover;
 mod restore;
+mod settings;
 mod show;
 mod signals;
 mod status;
 mod undo;
 mod verify;
+mod visible;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::panic;
 use std::process::ExitCode;
 
@@ -35,7 +46,7 @@ use context::{Context, configuration};
 use exit::Exit;
 use fault::Refused;
 use output::{Outcome, Printer};
-use progress::Progress;
+use progress::{Progress, Shape};
 use signals::Signals;
 
 /// Runs the program.
@@ -69,15 +80,14 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
         Ok(signals) => signals,
         Err(e) => return failed(Error::io("catch signals for", "this command", e), None),
     };
-    let bars = match cli.global.progress {
-        When::Auto => io::stderr().is_terminal() && !cli.global.quiet,
-        When::Always => true,
-        When::Never => false,
-    };
-    let mut progress = Progress::new(bars, signals.cancel());
+    // Beside a log, a bar would be drawn over its lines.
+    let shape = Shape::of(cli.global.progress, cli.global.quiet || cli.global.verbose > 0);
+    let mut progress = Progress::new(shape, signals.cancel());
     let config = match &cli.command {
-        // They make a database of their own.
-        Command::Drill(_) | Command::SampleWriter(_) => Ok(Config::default()),
+        // They make a database of their own, or need none.
+        Command::Drill(_) | Command::SampleWriter(_) | Command::Completions(_) | Command::Manual => {
+            Ok(Config::default())
+        }
         Command::Backup(_)
         | Command::List(_)
         | Command::Show(_)
@@ -87,7 +97,12 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
         | Command::Recover(_)
         | Command::Undo(_)
         | Command::Status(_)
+        | Command::Adopt(_)
         | Command::Guard(_)
+        | Command::Prune(_)
+        | Command::Pin(_)
+        | Command::Unpin(_)
+        | Command::Config(_)
         | Command::Fault(_) => configuration(&cli.global),
     };
     let context = match config {
@@ -104,9 +119,16 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
         Command::Restore(args) => restore::run(args, &context, &mut progress),
         Command::Recover(args) => recover::run(args, &context, &mut progress),
         Command::Undo(args) => undo::run(args, &context, &mut progress),
+        Command::Prune(args) => prune::run(args, &context, &mut progress),
+        Command::Pin(args) => pin::run(args, &context, &mut progress),
+        Command::Unpin(args) => pin::run_unpin(args, &context, &mut progress),
+        Command::Config(args) => settings::run(args, &context),
         Command::Status(args) => status::run(args, &context, &mut progress),
+        Command::Adopt(args) => adopt::run(args, &context, &mut progress),
         Command::Guard(args) => Ok(guard::run(args, &context, &mut progress, &mut signals)),
         Command::Drill(args) => drill::run(args, &context, &mut progress),
+        Command::Completions(args) => completions::run(args),
+        Command::Manual => manual::run(),
         Command::SampleWriter(args) => drill::write_sample(args),
         Command::Fault(_) => Err(Error::new(ErrorKind::Internal, "run", "a fault without its command")),
     };

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use engram_restore::{Error, ErrorKind, Result};
+use comfy_table::presets::NOTHING;
+use comfy_table::{ColumnConstraint, ContentArrangement, Table};
+use engram_restore::{Error, ErrorKind, Result, Verdict};
 use serde_json::{Map, Value, json};
 
 use super::exit::Exit;
@@ -95,7 +97,7 @@ fn plain_json(value: &Value) -> String {
 }
 
 /// The `error` object of the JSON output.
-fn error_json(error: &Error) -> Value {
+pub(crate) fn error_json(error: &Error) -> Value {
     json!({
         "kind": error.kind().name(),
         "message": error.message(),
@@ -155,6 +157,30 @@ pub(crate) fn printable(text: &str) -> String {
 fn drives_terminal(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A verdict in its colour, which is taken out again where none is wanted.
+pub(crate) fn colored(verdict: Verdict) -> String {
+    let color = match verdict {
+        Verdict::Pass => AnsiColor::Green,
+        Verdict::Fail => AnsiColor::Red,
+        Verdict::Inconclusive => AnsiColor::Yellow,
+    };
+    let style = Style::new().bold().fg_color(Some(color.into()));
+    format!("{style}{verdict}{style:#}")
+}
+
+/// A table for the terminal, no wider than that. The first column, a name that somebody may want to copy, stays whole.
+pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    if let Some(name) = table.column_mut(0) {
+        name.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    format!("{table}\n")
 }
 
 /// Bytes as people read them.

@@ -33,7 +33,15 @@ pub(crate) fn run(args: &RestoreArgs, context: &Context, progress: &mut Progress
         restore_in_place(&options, &context.archive()?, context.storage(), progress)
             .map(|report| finished_in_place(&report, "restored"))
     } else {
-        restore(&options, context.storage(), progress).map(|report| finished(&report, "restored"))
+        restore(&options, context.storage(), progress).map(|report| {
+            let mut outcome = finished(&report, "restored");
+            let pruned = super::prune::after_restore(context, progress);
+            let lines: Vec<_> =
+                pruned.iter().map(|path| format!("  removed the old database of an earlier restore, {path}")).collect();
+            outcome.text.push_str(&joined(&lines));
+            outcome.fields.insert("pruned_pre_restore".to_owned(), json!(pruned));
+            outcome
+        })
     };
     done.or_else(|e| Outcome::found(e, nothing_done(&options.database, Some(&backup), args.way.in_place)))
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use camino::Utf8Path;
-use engram_restore::Result;
-use engram_restore::archive::{manifest_path, read_manifest};
+use engram_restore::archive::{manifest_path, pin_reason, read_manifest};
 use engram_restore::manifest::{IntegrityRecord, Manifest};
+use engram_restore::{Event, Observer as _, Result};
 use serde_json::{Value, json};
 
 use super::args::ShowArgs;
@@ -16,25 +16,32 @@ use super::progress::Progress;
 
 pub(crate) fn run(args: &ShowArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
     let interrupted = context.interrupted(std::slice::from_ref(&args.backup), progress);
-    let fields = |backup: Option<&Utf8Path>, manifest: Option<&Manifest>| {
+    let fields = |backup: Option<&Utf8Path>, manifest: Option<&Manifest>, pin: Option<&str>| {
         json!({
             "backup": backup, "manifest_path": backup.map(manifest_path), "manifest": manifest,
+            "pinned": pin.is_some(), "pin_reason": pin,
             "interrupted_restore": interrupted,
         })
     };
     let backup = match context.backup(&args.backup, args.any_source, progress) {
         Ok(backup) => backup,
-        Err(e) => return Outcome::found(e, fields(None, None)),
+        Err(e) => return Outcome::found(e, fields(None, None, None)),
     };
+    let pin = pin_reason(&backup).unwrap_or_else(|e| {
+        progress.event(Event::Warning(&e.message()));
+        Some(String::new())
+    });
+    let pin = pin.as_deref();
     match read_manifest(&backup) {
         Ok(manifest) => {
-            Ok(Outcome::new(Exit::Done, fields(Some(&backup), Some(&manifest)), text(&manifest)).essential())
+            let fields = fields(Some(&backup), Some(&manifest), pin);
+            Ok(Outcome::new(Exit::Done, fields, text(&manifest, pin)).essential())
         }
-        Err(problem) => Outcome::found(problem.into_error(&backup), fields(Some(&backup), None)),
+        Err(problem) => Outcome::found(problem.into_error(&backup), fields(Some(&backup), None, pin)),
     }
 }
 
-fn text(manifest: &Manifest) -> String {
+fn text(manifest: &Manifest, pin: Option<&str>) -> String {
     let (file, database, source) = (&manifest.file, &manifest.database, &manifest.source);
     let mut rows = vec![
         ("backup", file.name.clone()),
@@ -55,6 +62,10 @@ fn text(manifest: &Manifest) -> String {
     ];
     if let Some(label) = &manifest.label {
         rows.insert(1, ("label", label.clone()));
+    }
+    if let Some(reason) = pin {
+        let reason = if reason.is_empty() { "no prune removes it" } else { reason };
+        rows.insert(1, ("pinned", reason.to_owned()));
     }
     let mut text = String::new();
     for (name, value) in rows {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use clap::ValueEnum as _;
 use engram_restore::archive::{Closeness, History, Meant, Verified, lies_in, list, record};
 use engram_restore::{
     BackupVerdict, CheckOptions, Depth, Error, ErrorKind, Event, ForeignKeys, Observer as _, Percent, Result,
@@ -12,9 +13,10 @@ use engram_restore::{
 use serde_json::json;
 
 use super::args::{ForeignKeysArg, VerifyArgs};
+use super::config::{Config, Key};
 use super::context::{Context, reason, say_passed_over};
 use super::exit::Exit;
-use super::output::{Outcome, printable};
+use super::output::{Outcome, colored, printable};
 use super::progress::Progress;
 
 pub(crate) fn run(args: &VerifyArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
@@ -77,12 +79,12 @@ impl How {
             let seed = args.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32);
             return Self::Part { percent, seed };
         }
-        let config = &context.config().verify;
+        let config = context.config();
         let check = CheckOptions {
             depth: Depth::Deep,
-            jobs: args.jobs.or(config.jobs),
-            max_time: args.max_time.or(config.max_time),
-            foreign_keys: args.foreign_keys.map(Into::into).or(config.foreign_keys).unwrap_or_default(),
+            jobs: args.jobs.or(config.count(Key::VerifyJobs).and_then(|jobs| jobs.try_into().ok())),
+            max_time: args.max_time.or(config.duration(Key::VerifyMaxTime)),
+            foreign_keys: foreign_keys(args, config),
         };
         Self::Whole(VerifyOptions {
             check: args.deep.then_some(check),
@@ -98,6 +100,11 @@ impl How {
             Self::Part { .. } => Closeness::Subset,
         }
     }
+}
+
+fn foreign_keys(args: &VerifyArgs, config: &Config) -> ForeignKeys {
+    let configured = || ForeignKeysArg::from_str(config.word(Key::VerifyForeignKeys)?, false).ok();
+    args.foreign_keys.or_else(configured).map_or_else(ForeignKeys::default, Into::into)
 }
 
 impl From<ForeignKeysArg> for ForeignKeys {
@@ -193,7 +200,7 @@ impl Looks {
         let mut text = String::new();
         for verdict in &self.verdicts {
             // Writing into a String does not fail.
-            writeln!(text, "{} {}", verdict.verdict, printable(verdict.backup.as_str())).unwrap_or_default();
+            writeln!(text, "{} {}", colored(verdict.verdict), printable(verdict.backup.as_str())).unwrap_or_default();
             for finding in &verdict.findings {
                 writeln!(text, "  {}: {}", finding.code, printable(&finding.message)).unwrap_or_default();
             }

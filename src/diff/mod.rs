@@ -139,6 +139,28 @@ pub struct Newest {
 /// [`ErrorKind::Damaged`] if a file is damaged or no database, [`ErrorKind::NotFound`] if it is not there,
 /// [`ErrorKind::Busy`] if it is locked for longer than the limit, or was changed while it was read as a file at rest,
 /// [`ErrorKind::Inconclusive`] if it cannot be read without changing it, [`ErrorKind::Failed`] if the system refuses.
+///
+/// # Example
+///
+/// ```
+/// use engram_restore::{DiffOptions, DiffSide, Quiet, diff};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scratch = tempfile::tempdir()?;
+/// # let folder = camino::Utf8Path::from_path(scratch.path()).ok_or("not UTF-8")?;
+/// # let (database, archive) = (folder.join("engram.db"), folder.join("backups"));
+/// # let few = engram_restore::sample::SampleOptions { rows: 10, ..Default::default() };
+/// # engram_restore::sample::create(&database, &few)?;
+/// # let now = jiff::Timestamp::now();
+/// # let taken = engram_restore::BackupOptions::new(database.clone(), archive.clone(), now);
+/// # let backup = engram_restore::backup(&taken, &engram_restore::storage::Storage::new(), &mut engram_restore::Quiet)?.backup;
+/// let (a, b) = (DiffSide::File(backup), DiffSide::Live(database));
+/// let report = diff(&DiffOptions { a, b, busy_limit: Duration::from_secs(5) }, &mut Quiet)?;
+/// assert!(report.same, "nothing was written since");
+/// # Ok(())
+/// # }
+/// ```
 pub fn diff(options: &DiffOptions, observer: &mut dyn Observer) -> Result<DiffReport> {
     observer.event(Event::Step(Step::Compare));
     let cancel = observer.cancel();

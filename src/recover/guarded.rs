@@ -269,6 +269,11 @@ fn unreadable(beside: &Beside, why: &str) -> String {
     )
 }
 
+/// The backup that the record of a guard names.
+pub(super) fn guard_names(beside: &Beside) -> Result<Option<Utf8PathBuf>> {
+    Ok(read(&beside.guard())?.and_then(Result::ok).map(|record| record.backup))
+}
+
 fn command_runs(record: &GuardRecord) -> bool {
     match record.stage {
         Stage::Running { pid, began_ticks } => is_running(pid, began_ticks),

@@ -62,6 +62,14 @@ fn read_intent(path: &Utf8Path) -> Result<Intent> {
     })
 }
 
+/// The name of the file that a restore is about to put in place, or was.
+pub(super) fn intent_names(beside: &Beside) -> Result<Option<String>> {
+    Ok(match read_intent(&beside.intent())? {
+        Intent::Valid(record) => Some(record.new.name),
+        Intent::Absent | Intent::Damaged(_) | Intent::Foreign(_) => None,
+    })
+}
+
 /// What lies beside a database that was kept; `None` where nothing does, or nothing of ours.
 pub(crate) fn read_note(kept: &Utf8Path) -> Result<Option<Record>> {
     Ok(match read_intent(&super::kept::note(kept))? {

@@ -11,8 +11,10 @@
 
 mod beside;
 mod carry_out;
+mod generations;
 pub(crate) mod guarded;
 mod in_place;
+mod in_use;
 mod intent;
 mod kept;
 mod look;
@@ -37,10 +39,12 @@ use look::{scraps, sidecars_aside};
 use table::{Case, decide};
 
 pub(crate) use beside::{Beside, KEPT_SIDECARS, rename_to_free};
+pub use generations::{KeptPlan, KeptPolicy, PruneKeptOptions, plan_prune_kept, prune_kept};
 pub use guarded::{GuardState, guard_state};
 pub(crate) use in_place::{
     ContentFile, InPlaceRecord, begin, call_off, complete, content_now, end_in_place, last_in_place, settle_in_place,
 };
+pub(crate) use in_use::{InUse, in_use};
 pub(crate) use intent::{MainRecord, NewRecord, OldRecord, Record, State};
 pub(crate) use kept::{Kept, admit_rotation, clear_strays, finish, sidecars_with_content};
 pub(crate) use look::read_note;
@@ -165,6 +169,27 @@ impl RestoreState {
 ///
 /// [`ErrorKind::Busy`] if another run is at work; [`ErrorKind::Failed`] if the system refuses, or if what lies there
 /// cannot be explained: then nothing was touched.
+///
+/// # Example
+///
+/// ```
+/// use engram_restore::storage::Storage;
+/// use engram_restore::{Quiet, RecoverOptions, RecoverOutcome, recover};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scratch = tempfile::tempdir()?;
+/// # let folder = camino::Utf8Path::from_path(scratch.path()).ok_or("not UTF-8")?;
+/// # let (database, archive) = (folder.join("engram.db"), folder.join("backups"));
+/// # let few = engram_restore::sample::SampleOptions { rows: 10, ..Default::default() };
+/// # engram_restore::sample::create(&database, &few)?;
+/// # let now = jiff::Timestamp::now();
+/// let options = RecoverOptions { database, wait: Duration::ZERO, now };
+/// let report = recover(&options, &Storage::new(), &mut Quiet)?;
+/// assert_eq!(report.outcome, RecoverOutcome::Nothing, "no restore was interrupted");
+/// # Ok(())
+/// # }
+/// ```
 pub fn recover(options: &RecoverOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<RecoverReport> {
     let beside = Beside::new(&database::resolve(&options.database)?);
     let recovered = (|| {
@@ -375,7 +400,7 @@ pub(crate) fn refuse_interrupted(beside: &Beside) -> Result<()> {
         Case::Nothing | Case::TakeBack(_) | Case::Finish(_) => {
             Err(Error::new(ErrorKind::Failed, "plan for", &beside.database)
                 .because("a restore was interrupted here")
-                .hint("engram-restore recover brings it to its end; so does the next backup, restore or undo"))
+                .hint("engram-restore recover brings it to its end; so does the next backup, restore, undo or prune"))
         }
         Case::Unexplained(why) => Err(unexplained(beside, &why)),
     }

@@ -100,6 +100,29 @@ pub struct RestoreReport {
 ///
 /// [`ErrorKind::Busy`] if somebody has the database open, [`ErrorKind::Damaged`] if the backup is not good,
 /// [`ErrorKind::NotFound`] without a backup or folder, [`ErrorKind::Failed`] if the system refuses.
+///
+/// # Example
+///
+/// ```
+/// use engram_restore::storage::Storage;
+/// use engram_restore::{Quiet, RestoreOptions, restore};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scratch = tempfile::tempdir()?;
+/// # let folder = camino::Utf8Path::from_path(scratch.path()).ok_or("not UTF-8")?;
+/// # let (database, archive) = (folder.join("engram.db"), folder.join("backups"));
+/// # let few = engram_restore::sample::SampleOptions { rows: 10, ..Default::default() };
+/// # engram_restore::sample::create(&database, &few)?;
+/// # let now = jiff::Timestamp::now();
+/// # let taken = engram_restore::BackupOptions::new(database.clone(), archive.clone(), now);
+/// # let backup = engram_restore::backup(&taken, &engram_restore::storage::Storage::new(), &mut engram_restore::Quiet)?.backup;
+/// let options = RestoreOptions { database, backup, deep: false, wait: Duration::ZERO, now };
+/// let report = restore(&options, &Storage::new(), &mut Quiet)?;
+/// assert!(report.pre_restore.is_some(), "the old database is kept");
+/// # Ok(())
+/// # }
+/// ```
 pub fn restore(options: &RestoreOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<RestoreReport> {
     let start = Instant::now();
     let beside = Beside::new(&database::resolve(&options.database)?);
@@ -151,6 +174,8 @@ fn put_in_place(
     let database = &beside.database;
     let done = (|| {
         database::require_own_name(database)?;
+        // Before a lock file is put beside it.
+        database::file_or_nothing(database)?;
         observer.event(Event::Step(Step::Lock));
         let _lock = recover::lock(beside, run.wait, run.now, observer)?;
         recover::guarded::explain(beside, run.now, storage, observer);

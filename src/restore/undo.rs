@@ -36,10 +36,35 @@ pub struct UndoOptions {
 ///
 /// [`ErrorKind::NotFound`] if there is no `.pre-restore`; [`ErrorKind::Damaged`] if SQLite cannot open it, with what to
 /// do by hand; otherwise as for a restore.
+///
+/// # Example
+///
+/// ```
+/// use engram_restore::storage::Storage;
+/// use engram_restore::{Quiet, RestoreOptions, UndoOptions, restore, undo};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scratch = tempfile::tempdir()?;
+/// # let folder = camino::Utf8Path::from_path(scratch.path()).ok_or("not UTF-8")?;
+/// # let (database, archive) = (folder.join("engram.db"), folder.join("backups"));
+/// # let few = engram_restore::sample::SampleOptions { rows: 10, ..Default::default() };
+/// # engram_restore::sample::create(&database, &few)?;
+/// # let now = jiff::Timestamp::now();
+/// # let taken = engram_restore::BackupOptions::new(database.clone(), archive.clone(), now);
+/// # let backup = engram_restore::backup(&taken, &engram_restore::storage::Storage::new(), &mut engram_restore::Quiet)?.backup;
+/// let (storage, wait) = (Storage::new(), Duration::ZERO);
+/// restore(&RestoreOptions { database: database.clone(), backup, deep: false, wait, now }, &storage, &mut Quiet)?;
+/// let report = undo(&UndoOptions { database, wait, now }, &storage, &mut Quiet)?;
+/// assert!(report.pre_restore.is_some(), "what the restore had put there is kept in its turn");
+/// # Ok(())
+/// # }
+/// ```
 pub fn undo(options: &UndoOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<RestoreReport> {
     let start = Instant::now();
     let beside = Beside::new(&database::resolve(&options.database)?);
     database::require_own_name(&beside.database)?;
+    database::file_or_nothing(&beside.database)?;
     if !is_there(&beside.lock())? && !is_interrupted(&beside)? {
         // Before a lock file is made for nothing.
         last(&beside)?;

@@ -285,6 +285,18 @@ pub(crate) fn parent_of(path: &Utf8Path) -> &Utf8Path {
     }
 }
 
+/// The real path of what is there, or of the nearest folder above it that is.
+pub(crate) fn existing_ancestor(path: &Utf8Path) -> Result<Utf8PathBuf> {
+    for above in path.ancestors() {
+        match above.canonicalize_utf8() {
+            Ok(found) => return Ok(found),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("look at", above, e)),
+        }
+    }
+    Err(Error::io("look at", path, io::ErrorKind::NotFound))
+}
+
 /// Which file a name stands for, a symlink for itself.
 fn identity(path: &Utf8Path) -> io::Result<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path)?;

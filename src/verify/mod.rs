@@ -100,6 +100,26 @@ impl BackupVerdict {
 /// # Errors
 ///
 /// Only [`ErrorKind::Interrupted`] and bugs of ours: whatever is wrong with the backup is a finding.
+///
+/// # Example
+///
+/// ```
+/// use engram_restore::{Quiet, Verdict, VerifyOptions, verify};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scratch = tempfile::tempdir()?;
+/// # let folder = camino::Utf8Path::from_path(scratch.path()).ok_or("not UTF-8")?;
+/// # let (database, archive) = (folder.join("engram.db"), folder.join("backups"));
+/// # let few = engram_restore::sample::SampleOptions { rows: 10, ..Default::default() };
+/// # engram_restore::sample::create(&database, &few)?;
+/// # let now = jiff::Timestamp::now();
+/// # let taken = engram_restore::BackupOptions::new(database.clone(), archive.clone(), now);
+/// # let backup = engram_restore::backup(&taken, &engram_restore::storage::Storage::new(), &mut engram_restore::Quiet)?.backup;
+/// let answer = verify(&backup, &VerifyOptions::deep(), &mut Quiet)?;
+/// assert_eq!(answer.verdict, Verdict::Pass, "{:?}", answer.findings);
+/// # Ok(())
+/// # }
+/// ```
 pub fn verify(backup: &Utf8Path, options: &VerifyOptions, observer: &mut dyn Observer) -> Result<BackupVerdict> {
     let started = Instant::now();
     let mut found = BackupVerdict::new(backup);
