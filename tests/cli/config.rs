@@ -74,16 +74,33 @@ fn unknown_keys_and_wrong_values_are_refused_with_file_and_line() {
     let scene = small_scene();
     let file = scene.dir.join("engram-restore.toml");
     for (text, line, words) in [
-        ("databse = \"x\"", 1, "unknown field `databse`, expected one of `db`, `archive`, `verify`"),
-        ("\n[verfy]\n", 2, "unknown field `verfy`"),
-        ("[verify]\nforeign_key = \"off\"", 2, "unknown field `foreign_key`, expected one of `foreign_keys`"),
-        ("[verify]\nforeign_keys = \"maybe\"", 2, "unknown variant `maybe`, expected one of `fail`, `warn`, `off`"),
-        ("[verify]\nforeign_keys = true", 2, "wanted string or table"),
-        ("[verify]\n\nmax_time = \"soon\"", 3, "\"soon\" is no duration such as 90s"),
-        ("[verify]\nmax_time = 90", 2, "invalid type"),
-        ("[verify]\njobs = 0", 2, "nonzero"),
-        ("[verify]\njobs = -1", 2, "invalid value"),
-        ("db = 1", 1, "invalid type"),
+        ("archiv = \"x\"", 1, "there is no setting \"archiv\"; did you mean archive?"),
+        ("colour = 1", 1, "there is no setting \"colour\"; engram-restore config shows all settings"),
+        ("\n[verfy]\n", 2, "there is no setting \"verfy\"; did you mean verify?"),
+        ("[verify]\nforeign_key = \"off\"", 2, "no setting \"verify.foreign_key\"; did you mean verify.foreign_keys?"),
+        ("[retention]\n\nkeep_lst = 3", 3, "no setting \"retention.keep_lst\"; did you mean retention.keep_last?"),
+        ("keep_days = 3", 1, "did you mean retention.keep_days?"),
+        ("retention = 3", 1, "retention must be a section, [retention], not 3"),
+        (
+            "retention.keep_last.x = 3",
+            1,
+            "retention.keep_last must be a whole number from 1 to 4294967295, not a section",
+        ),
+        ("[db]\nx = 1", 1, "db must be a path in quotes, not a section"),
+        ("[verify]\nforeign_keys = \"maybe\"", 2, "must be one of \"fail\", \"warn\", \"off\", not \"maybe\""),
+        ("[verify]\nforeign_keys = true", 2, "must be one of \"fail\", \"warn\", \"off\", not true"),
+        ("[verify]\n\nmax_time = \"soon\"", 3, "verify.max_time must be a duration in quotes, such as \"90s\""),
+        ("[verify]\nmax_time = 90", 2, "verify.max_time must be a duration in quotes"),
+        ("[verify]\njobs = 0", 2, "verify.jobs must be a whole number from 1 to 4294967295, not 0"),
+        ("[retention]\nkeep_last = -1", 2, "not -1"),
+        ("[retention]\nkeep_days = 4294967296", 2, "not 4294967296"),
+        ("[retention]\nkeep_days = 1.5", 2, "not 1.5"),
+        ("[retention]\nkeep_labels = \"x\"", 2, "must be a list of strings, such as [\"before-upgrade\"], not \"x\""),
+        ("[retention]\nkeep_labels = [1]", 2, "not a list"),
+        ("[dream]\npre_cycle_backup = 1", 2, "dream.pre_cycle_backup must be true or false, not 1"),
+        ("[backup]\nengine = \"cp\"", 2, "backup.engine must be one of \"auto\""),
+        ("db = 1", 1, "db must be a path in quotes, not 1"),
+        ("db = \"\"", 1, "db must be a path in quotes, not \"\""),
         ("db = \"a\"\ndb = \"b\"", 2, "duplicate key"),
         ("db = ", 1, "string values must be quoted"),
     ] {
@@ -147,4 +164,89 @@ fn settings_of_verify_are_obeyed_unless_an_option_says_otherwise() {
     assert!(codes(&["--foreign-keys", "off"], 0).is_empty());
     config(&scene, "[verify]\nforeign_keys = \"off\"\n");
     assert!(codes(&[], 0).is_empty());
+}
+
+/// One setting of `config --show --json`.
+#[track_caller]
+fn setting(json: &Value, key: &str) -> (Value, String, Option<String>) {
+    let found = json["settings"].as_array().unwrap().iter().find(|setting| setting["key"] == key);
+    let setting = found.unwrap_or_else(|| panic!("{key}: {json}"));
+    let text = |name: &str| setting[name].as_str().map(str::to_owned);
+    (setting["value"].clone(), text("source").unwrap(), text("from"))
+}
+
+/// Would catch a setting that is in force from another place than is said.
+#[test]
+fn config_shows_each_setting_with_its_value_and_where_it_comes_from() {
+    let scene = small_scene();
+    let file = scene.dir.join("engram-restore.toml");
+    let show = || scene.run(&["config", "--show", "--json"]).expect(0).json();
+    let json = show();
+    assert_eq!((&json["file"], setting(&json, "retention.keep_last").1.as_str()), (&Value::Null, "default"));
+    assert_eq!(setting(&json, "db"), (scene.db.as_str().into(), "option".to_owned(), Some("--db".to_owned())));
+
+    config(
+        &scene,
+        "archive = \"elsewhere\"\n[retention]\nkeep_last = 3\nkeep_labels = [\"a\"]\n[dream]\nbackup_retention_days = 7\n",
+    );
+    let json = show();
+    let at = |line: u32| ("file".to_owned(), Some(format!("{file}:{line}")));
+    let shown = |key: &str| setting(&json, key);
+    let with = |value: Value, (source, from): (String, Option<String>)| (value, source, from);
+    assert_eq!(shown("archive"), with(scene.dir.join("elsewhere").as_str().into(), at(1)));
+    assert_eq!(shown("retention.keep_last"), with(3.into(), at(3)));
+    assert_eq!(shown("retention.keep_labels"), with(vec!["a"].into(), at(4)));
+    assert_eq!(shown("retention.keep_days"), with(7.into(), at(6)), "the dream cycle's name for it");
+    assert_eq!(json["file_source"], "beside the database");
+    let named = run(scene.command(&["config", "--json"]).env("ENGRAM_RESTORE_ARCHIVE", "/b")).expect(0).json();
+    assert_eq!(
+        setting(&named, "archive"),
+        ("/b".into(), "environment".to_owned(), Some("ENGRAM_RESTORE_ARCHIVE".to_owned()))
+    );
+    let text = scene.run(&["config", "--show"]).expect(0).stdout;
+    assert!(text.contains(&format!("retention.keep_last          = 3  # file: {file}:3\n")), "{text}");
+    assert!(text.contains("= (any age will do)  # default\n"), "{text}");
+    // Nothing is shown of a file that nobody obeys.
+    config(&scene, "x = 1");
+    error(scene.run(&["config", "--json"]), 2);
+}
+
+/// Would catch a look at the settings that needs what they are about, or makes it.
+#[test]
+fn config_is_shown_where_nothing_is_yet() {
+    let scene = Scene::empty();
+    let show = |options: &[&str]| run(bare_command(&scene.dir).args([&["config"], options].concat())).expect(0);
+    let text = show(&["--quiet"]).stdout;
+    let line = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{key}: {text}"));
+    assert!(text.starts_with("# no configuration file\n"), "{text}");
+    assert!(line("db ").ends_with(&format!("= \"{}\"  # default", scene.dir.join(".engram/engram.db"))), "{text}");
+    let db = scene.dir.join("no/such.db");
+    for options in [&["--json", "--db", "no/such.db"][..], &["--db=no/such.db", "--show", "--json"]] {
+        let json = show(options).json();
+        assert_eq!(setting(&json, "db").0, db.as_str());
+        assert_eq!(setting(&json, "archive").0, scene.dir.join("no/backups").as_str());
+        assert_eq!((&json["ok"], &json["file"]), (&true.into(), &Value::Null));
+    }
+    let without_home = run(bare_command(&scene.dir).env_remove("HOME").args(["config", "--json"]));
+    assert!(error(without_home, 2).contains("neither ENGRAM_DATA_DIR nor HOME is set"));
+    assert!(Scene::names(&scene.dir).is_empty());
+    // All that it shows may stand in a file.
+    let file = scene.dir.join("all.toml");
+    let settings = text.lines().filter(|line| !line.starts_with('#') && !line.contains("= ("));
+    fs::write(&file, settings.map(|line| line.to_owned() + "\n").collect::<String>()).unwrap();
+    assert_eq!(setting(&show(&["--config", "all.toml", "--json"]).json(), "db").1, "file");
+}
+
+#[test]
+fn settings_of_status_and_backup_are_obeyed() {
+    let (scene, _backup) = one_backup();
+    config(&scene, "[status]\nmax_age = \"1us\"\n[backup]\nengine = \"vacuum\"\n");
+    let json = scene.run(&["status", "--json"]).expect(1).json();
+    assert!(json["problems"][0].as_str().unwrap().contains("which is more than"), "{json}");
+    scene.run(&["status", "--max-age", "1d"]).expect(0);
+    let shown = scene.run(&["config", "--show", "--json"]).expect(0).json();
+    let place = format!("{}:2", scene.dir.join("engram-restore.toml"));
+    assert_eq!(setting(&shown, "status.max_age"), ("1us".into(), "file".to_owned(), Some(place)));
+    assert_eq!(scene.run(&["backup", "--json"]).expect(0).json()["engine"], "vacuum");
+    assert_eq!(scene.run(&["backup", "--json", "--engine", "online"]).expect(0).json()["engine"], "online");
 }

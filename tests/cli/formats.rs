@@ -29,7 +29,9 @@ fn lost_database_with(version: &str) -> (Scene, Utf8PathBuf) {
 #[test]
 fn backups_of_every_version_are_read_verified_and_restored() {
     let whole = "25cb0b5be7280bb4eff508c65f4f6313e8a13f9e62824235169ced9e09b98af6";
-    for (version, minor, fingerprint) in [("1.0", 0, None), ("1.1", 1, Some(whole))] {
+    let versions = [("1.0", 0, None), ("1.1", 1, Some(whole))];
+    assert_eq!(Scene::names(kept("").as_path()), versions.map(|(version, ..)| version), "every kept one is read");
+    for (version, minor, fingerprint) in versions {
         let (scene, backup) = lost_database_with(version);
         let verdict = scene.run(&["verify", "--deep", "--json", backup.as_str()]).expect(0).json();
         assert_eq!(verdict["backups"][0]["verdict"], "pass", "{verdict}");
@@ -44,6 +46,11 @@ fn backups_of_every_version_are_read_verified_and_restored() {
         assert_eq!(list["backups"][0]["label"], format!("format {version}"));
         scene.run(&["restore", backup.as_str()]).expect(0);
         assert_eq!((integrity(&scene.db).as_str(), number(&scene.db, "SELECT count(*) FROM notes")), ("ok", 3));
+        let same = scene.run(&["diff", backup.as_str(), "live", "--json"]).expect(0).json();
+        assert_eq!(same["same"], true, "{same}");
+        scene.run(&["restore", "latest-good", "--any-source", "--in-place"]).expect(0);
+        scene.run(&["undo", "--in-place"]).expect(0);
+        assert_eq!(number(&scene.db, "SELECT count(*) FROM notes"), 3);
     }
 }
 
@@ -82,4 +89,13 @@ fn content_is_compared_whatever_the_bytes_are() {
     assert_eq!(finding["tables"], serde_json::json!(["loose", "sessions"]));
     let message = finding["message"].as_str().unwrap();
     assert!(message.contains("table sessions has 4 rows, the manifest says 3"), "{message}");
+}
+
+/// Would catch a new version of the format of which no backup was kept, so that nobody notices when it is read no more.
+#[test]
+fn backup_of_the_present_version_is_kept() {
+    let scene = crate::craft::small_scene();
+    let manifest = read_manifest(&scene.backup());
+    let version = format!("{}.{}", manifest["version"]["major"], manifest["version"]["minor"]);
+    assert!(Scene::names(kept("").as_path()).contains(&version), "tests/formats has no {version}");
 }

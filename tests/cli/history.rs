@@ -53,7 +53,7 @@ fn list_and_status_show_the_last_look_at_each_backup() {
     assert!(!folder(&scene).exists(), "looking creates nothing");
     let status = scene.run(&["status", "--json"]).expect(0).json();
     assert_eq!((&status["last_verified"], &status["never_passed"]), (&Value::Null, &json!(2)));
-    assert!(scene.run(&["status"]).stdout.contains("\nlast verified    never\n"));
+    assert!(scene.run(&["status"]).stdout.contains("  last verified     never\n"));
 
     scene.run(&["verify", "--deep", newer.as_str()]).expect(0);
     scene.run(&["verify", older.file_name().unwrap()]).expect(0);
@@ -76,7 +76,7 @@ fn list_and_status_show_the_last_look_at_each_backup() {
     let status = scene.run(&["status", "--json"]).expect(1).json();
     assert_eq!(status["last_backup"]["last_passed"], *passed);
     assert!(status["problems"][0].as_str().unwrap().contains(newer.as_str()), "{status}");
-    assert!(scene.run(&["status"]).stdout.contains("\nlast verified    fail hash 2"));
+    assert!(scene.run(&["status"]).stdout.contains("  last verified     fail hash 2"));
 }
 
 /// The standing failure by `list` and its text; `status` fails and names it.

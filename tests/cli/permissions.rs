@@ -465,3 +465,24 @@ fn owner_can_work_after_root_restored_a_lost_database() {
     owned.run(&["restore", "latest"]).expect(0);
     assert_eq!(content(&owned.db), owned.new);
 }
+
+/// Would catch a file that may not be read and is taken for damaged, and half a manifest in a folder of somebody else.
+#[test]
+fn adoption_that_may_not_read_or_write_is_no_damage_and_leaves_nothing() {
+    let owned = Owned::new();
+    let folder = owned.dir.join("other");
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join("copy.db");
+    fs::copy(&owned.backup, &file).unwrap();
+    give(&folder);
+    give(&file);
+    set_mode(&file, 0o000);
+    owned.assert_refused(&["adopt", file.as_str()], 5, "failed");
+    set_mode(&file, 0o400);
+    set_mode(&folder, 0o500);
+    let error = owned.assert_refused(&["adopt", file.as_str()], 5, "failed");
+    assert!(text(&error, "hint").contains("--into-archive"), "{error}");
+    let json = owned.run(&["adopt", "--into-archive", file.as_str()]).expect(0).json();
+    owned.run(&["verify", "--deep", text(&json["adopted"][0], "backup")]).expect(0);
+    set_mode(&folder, 0o700);
+}

@@ -2,7 +2,7 @@
 
 pub(crate) mod bad_backup;
 mod busy;
-mod disk_full;
+pub(crate) mod disk_full;
 mod dry_run;
 mod in_place;
 mod interrupted;

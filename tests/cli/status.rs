@@ -9,6 +9,7 @@ use crate::content::snapshot;
 use crate::craft::{but_history, small_scene};
 use crate::processes::{Foreign, start};
 use crate::restore::bad_backup::edit;
+use crate::restore::disk_full::SmallDisk;
 use crate::restore::{COMMIT, Hot, assert_warned, text};
 use crate::support::{Scene, bare_command};
 
@@ -31,6 +32,26 @@ fn assert_fails(json: &Value, words: &str) {
     assert!(problems.len() == 1 && problems[0].as_str().unwrap().contains(words), "{json}");
 }
 
+/// What is said of one thing, and how it is.
+#[track_caller]
+fn check<'a>(json: &'a Value, name: &str) -> &'a Value {
+    let checks = json["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name}: {json}"))
+}
+
+#[track_caller]
+fn text_of<'a>(json: &'a Value, name: &str) -> &'a str {
+    text(check(json, name), "message")
+}
+
+/// Somebody is told, and it is well all the same.
+#[track_caller]
+fn assert_only_warns(json: &Value, name: &str, words: &str) {
+    assert_eq!((&json["verdict"], &check(json, name)["health"]), (&json!("pass"), &json!("warn")), "{json}");
+    assert!(text_of(json, name).contains(words), "{json}");
+    assert_eq!(json["warnings"], json!([text_of(json, name)]));
+}
+
 #[test]
 fn database_with_a_backup_passes() {
     let hot = Hot::new();
@@ -42,10 +63,33 @@ fn database_with_a_backup_passes() {
     assert_eq!(last, listed);
     let mut rest = json;
     rest["last_backup"] = Value::Null;
+    for (name, free) in [("next_backup_bytes", "archive_free_bytes"), ("restore_bytes", "database_free_bytes")] {
+        assert!(rest["space"][name].as_u64().unwrap() < rest["space"][free].as_u64().unwrap(), "{rest}");
+    }
+    let checks = rest["checks"].take();
+    let names: Vec<_> = checks.as_array().unwrap().iter().map(|check| text(check, "name")).collect();
+    let all = [
+        "database",
+        "archive",
+        "last backup",
+        "last verified",
+        "room for backup",
+        "room for restore",
+        "restore",
+        "guard",
+        "open in",
+        "written by",
+        "file system",
+        "archive's disk",
+    ];
+    assert_eq!(names, all, "{checks}");
+    assert!(checks.as_array().unwrap().iter().all(|check| check["health"] == "pass"), "{checks}");
+    rest["space"] = Value::Null;
     let expected = json!({
         "ok": true, "verdict": "pass", "db": hot.scene.db, "archive": hot.scene.dir.join("backups"),
         "size_bytes": fs::metadata(&hot.scene.db).unwrap().len(), "last_backup": null, "last_verified": null,
-        "never_passed": 1,
+        "never_passed": 1, "backups": 1, "unreadable": [], "orphans": [], "half_pruned": [], "pinned": 0, "growth_bytes_per_day": null,
+        "writer_version": "3.54.1", "space": null, "checks": null,
         "interrupted_restore": null, "running": null, "guard": null, "holders": [], "holders_unseen": null, "problems": [],
     });
     assert_eq!(rest, expected);
@@ -56,11 +100,12 @@ fn text_begins_with_the_verdict_and_is_essential() {
     let scene = small_scene();
     scene.backup();
     let run = scene.run(&["status", "--quiet"]).expect(0);
-    assert!(run.stdout.starts_with("pass\n") && run.stderr.is_empty(), "{run:?}");
+    assert!(run.stdout.starts_with("pass\npass          database          ") && run.stderr.is_empty(), "{run:?}");
     assert!(run.stdout.contains(scene.db.as_str()) && run.stdout.contains(" ago, integrity check: ok\n"), "{run:?}");
     fs::remove_file(&scene.db).unwrap();
     let run = scene.run(&["status"]).expect(1);
-    assert!(run.stdout.starts_with(&format!("fail\n  there is no database {}\n", scene.db)), "{run:?}");
+    let expected = format!("fail\nfail          database          there is no database {}\npass  ", scene.db);
+    assert!(run.stdout.starts_with(&expected), "{run:?}");
 }
 
 #[test]
@@ -181,8 +226,11 @@ fn backup_older_than_max_age_fails() {
     }
     edit(&backup, |manifest| manifest.created_at += jiff::SignedDuration::from_hours(48));
     // Nobody can tell how old a backup from the future is.
-    assert_eq!(look(&scene, &["--max-age", "1h"], 6)["last_backup"]["age_seconds"].as_i64().map(i64::signum), Some(-1));
-    look(&scene, &[], 0);
+    for arguments in [&["--max-age", "1h"][..], &[]] {
+        let json = look(&scene, arguments, 6);
+        assert_eq!(json["last_backup"]["age_seconds"].as_i64().map(i64::signum), Some(-1));
+        assert!(text_of(&json, "last backup").contains("is the clock right?"), "{json}");
+    }
 }
 
 #[test]
@@ -203,7 +251,8 @@ fn archive_that_cannot_be_read_is_inconclusive() {
     std::os::unix::fs::symlink("looped", &looped).unwrap();
     let json = look(&scene, &["--archive", looped.as_str()], 6);
     assert_eq!((&json["verdict"], &json["last_backup"]), (&json!("inconclusive"), &Value::Null), "{json}");
-    assert_eq!(json["problems"].as_array().unwrap().len(), 1, "{json}");
+    let problems = json["problems"].as_array().unwrap();
+    assert!(problems.iter().all(|problem| problem.as_str().unwrap().contains("/looped: Too many levels")), "{json}");
     assert!(archive.exists());
 }
 
@@ -250,4 +299,98 @@ fn list_show_and_verify_report_an_interrupted_restore() {
         assert!(run.stderr.is_empty() && run.json()["interrupted_restore"].is_null(), "{run:?}");
         assert!(run.json().get("interrupted_restore").is_some(), "{run:?}");
     }
+}
+
+#[test]
+fn database_that_is_none_fails() {
+    let scene = small_scene();
+    scene.backup();
+    fs::write(&scene.db, [b'x'; 4096]).unwrap();
+    assert_fails(&look(&scene, &[], 1), "is no SQLite database");
+    fs::write(&scene.db, "").unwrap();
+    assert_fails(&look(&scene, &[], 1), "is empty");
+}
+
+/// Would catch a writer with the WAL-reset bug that nobody hears of, and one that is taken for damage.
+#[test]
+fn writer_that_is_known_to_corrupt_is_a_warning() {
+    let scene = small_scene();
+    scene.backup();
+    let mut bytes = fs::read(&scene.db).unwrap();
+    bytes[96..100].copy_from_slice(&3_045_001_u32.to_be_bytes());
+    fs::write(&scene.db, &bytes).unwrap();
+    let json = look(&scene, &[], 0);
+    assert_only_warns(&json, "written by", "SQLite 3.45.1 wrote the database last: ");
+    assert_eq!(json["writer_version"], "3.45.1");
+    let run = scene.run(&["status"]).expect(0);
+    assert!(run.stdout.starts_with("pass\nwarn          written by ") && run.stderr.is_empty(), "{run:?}");
+    // In rollback mode it has not that bug.
+    bytes[18..20].copy_from_slice(&[1, 1]);
+    fs::write(&scene.db, bytes).unwrap();
+    assert!(look(&scene, &[], 0).get("warnings").is_none());
+}
+
+#[test]
+fn database_without_a_manifest_is_a_warning_and_many_torn_ones_are_few_lines() {
+    let scene = small_scene();
+    let archive = scene.backup().parent().unwrap().to_owned();
+    fs::write(archive.join("a.db"), "").unwrap();
+    fs::write(archive.join("b.db"), "").unwrap();
+    let json = look(&scene, &[], 0);
+    assert_only_warns(&json, "archive", "a.db has no manifest, so it is no backup, and 1 more like it");
+    assert_eq!(json["orphans"], json!([archive.join("a.db"), archive.join("b.db")]));
+    for number in 10..30 {
+        fs::write(archive.join(format!("engram-2020-11-22T05-30-{number}Z.db.manifest.json")), "torn").unwrap();
+    }
+    let json = look(&scene, &[], 1);
+    assert_eq!((json["unreadable"].as_array().unwrap().len(), json["problems"].as_array().unwrap().len()), (20, 6));
+}
+
+/// Would catch a growth by the clock of another moment, or one that is made up from an hour's difference.
+#[test]
+fn growth_is_that_since_an_older_backup() {
+    let scene = small_scene();
+    let backup = scene.backup();
+    assert_eq!(look(&scene, &[], 0)["growth_bytes_per_day"], Value::Null);
+    let size = fs::metadata(&scene.db).unwrap().len();
+    edit(&backup, |manifest| manifest.created_at -= jiff::SignedDuration::from_hours(48));
+    let connection = rusqlite::Connection::open(&scene.db).unwrap();
+    connection.execute_batch("INSERT INTO t VALUES (zeroblob(1000000)); PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    connection.close().unwrap();
+    let grown = fs::metadata(&scene.db).unwrap().len() - size;
+    let json = look(&scene, &[], 0);
+    let per_day = json["growth_bytes_per_day"].as_u64().unwrap();
+    assert!(per_day <= grown / 2 && per_day > grown / 2 - grown / 100, "{per_day} of {grown}");
+    assert!(text_of(&json, "growth").starts_with("the database grows by "), "{json}");
+}
+
+/// Would catch an age by a clock that was never set.
+#[test]
+fn clock_before_1970_is_no_pass() {
+    let scene = small_scene();
+    scene.backup();
+    let options = engram_restore::StatusOptions {
+        database: scene.db.clone(),
+        archive: scene.dir.join("backups"),
+        scope: engram_restore::archive::Scope::AnySource,
+        max_age: None,
+        now: "1969-12-31T23:59:59Z".parse().unwrap(),
+    };
+    let report = engram_restore::status(&options).unwrap();
+    assert_eq!(report.verdict, engram_restore::Verdict::Inconclusive);
+    assert!(report.problems()[0].contains("the clock says 1969"), "{:?}", report.checks);
+}
+
+#[test]
+fn disk_without_room_for_the_next_backup_fails() {
+    let scene = small_scene();
+    let Some(disk) = SmallDisk::mount(scene.dir.join("small")) else { return };
+    let archive = disk.path().join("backups");
+    let arguments = ["--archive", archive.as_str()];
+    scene.run(&[&["backup"], &arguments[..]].concat()).expect(0);
+    let status = |status| scene.run(&[&["status", "--json"], &arguments[..]].concat()).expect(status).json();
+    assert_eq!(check(&status(0), "room for backup")["health"], "pass");
+    disk.fill(0);
+    assert_fails(&status(1), "the next backup needs up to 1.50 KiB, and 0 B are free");
+    assert_eq!(status(1)["space"]["archive_free_bytes"], 0);
 }

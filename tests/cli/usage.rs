@@ -42,6 +42,39 @@ fn unknown_command_is_refused_with_a_suggestion() {
     assert!(json["error"]["hint"].as_str().unwrap().contains("verify"), "{json}");
 }
 
+/// Would catch a slip of a digit that is answered with nothing, and a name that somebody may take for the one that was meant.
+#[test]
+fn unknown_backup_is_answered_with_the_nearest() {
+    let scene = small_scene();
+    let stem = scene.backup().file_stem().unwrap().to_owned();
+    let (start, end) = stem.split_at(stem.len() - 2);
+    let slip = format!("{start}{}Z", u8::from(end == "0Z"));
+    for arguments in [&["restore"][..], &["show"], &["verify"], &["restore", "--dry-run"]] {
+        let json = scene.run(&[arguments, &[&slip, "--json"]].concat()).expect(4).json();
+        let hint = json["error"]["hint"].as_str().unwrap();
+        assert!(hint.ends_with(&format!("nearest: {stem}")), "{hint}");
+        let far = scene.run(&[arguments, &["photos", "--json"]].concat()).expect(4).json();
+        assert!(!far["error"]["hint"].as_str().unwrap_or_default().contains("nearest"), "{far}");
+    }
+}
+
+/// Would catch a script of another program, one with what people should not see, and a page that groff cannot read.
+#[test]
+fn completions_and_manual_know_every_command() {
+    let scene = Scene::empty();
+    let mut texts: Vec<_> =
+        ["bash", "zsh", "fish"].iter().map(|shell| scene.run(&["completions", shell]).expect(0).stdout).collect();
+    let manual = scene.run(&["manual"]).expect(0).stdout;
+    assert!(manual.contains("\n.TH engram-restore 1 ") && manual.contains("\n.SS backup\n"), "{manual}");
+    texts.push(manual);
+    for text in &texts {
+        assert!(COMMANDS.iter().all(|command| text.contains(command)) && !text.contains("errno"), "{text}");
+        assert!(!text.contains("sample-writer") && !text.contains("sample\\-writer"), "{text}");
+    }
+    assert_eq!(scene.run(&["completions", "bash", "--json"]).expect(0).json()["script"], texts[0].as_str());
+    assert_eq!(scene.run(&["completions", "bsh"]).expect(2).stdout, "");
+}
+
 #[test]
 fn unknown_option_and_missing_value_are_refused() {
     let scene = small_scene();
@@ -449,6 +482,7 @@ fn every_command_answers_with_one_json_object() {
         &["undo", "--dry-run"],
         &["recover"],
         &["status"],
+        &["adopt", "nosuch.db"],
         &["drill", "--sample", "--rows", "10"],
     ] {
         run(scene.command(arguments).arg("--json")).json();

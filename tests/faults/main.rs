@@ -1,16 +1,19 @@
-//! Every file operation of a backup, a restore and an undo fails, one after the other, once alone and once with all
+//! Every file operation of a backup, a restore, an undo, an adoption and a prune fails, one after the other, once alone and once with all
 //! that follow: the database is the complete old or the complete new one, as the error says, and a rerun works.
 //!
 //! Nothing here starts a process: a child would have the databases of the other tests open for a moment.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+mod adopt;
 #[path = "../shared/content.rs"]
 mod content;
+mod prune;
 mod rotation;
 
+use std::cell::OnceCell;
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -30,6 +33,15 @@ const ENOSPC: i32 = 28;
 
 /// More operations than any run has: a sweep that gets here does not end.
 const TOO_MANY: usize = 300;
+
+/// A live file is read in a thread with a table of descriptors of its own, which begins as a copy of all that this process
+/// has open, so of the other tests' locks: what has ended there looks as if it were at work for a moment.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    /// Until the test's thread ends.
+    static TURN: OnceCell<MutexGuard<'static, ()>> = const { OnceCell::new() };
+}
 
 /// A folder that is copied anew for each run.
 struct Template {
@@ -71,6 +83,9 @@ enum Old {
 
 impl Template {
     fn new(old: Old) -> Self {
+        TURN.with(|turn| {
+            turn.get_or_init(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
+        });
         let folder = tempdir();
         let dir = utf8(&folder);
         let db = dir.join("engram.db");

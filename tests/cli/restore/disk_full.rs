@@ -12,13 +12,13 @@ use crate::processes::start;
 use crate::support::{Run, Scene, bare_command, run};
 
 /// A file system of 1 MiB in `path`; unmounted in the end.
-struct SmallDisk {
-    path: Utf8PathBuf,
+pub(crate) struct SmallDisk {
+    pub(crate) path: Utf8PathBuf,
 }
 
 impl SmallDisk {
     /// `None`, with the reason printed, where nothing may be mounted.
-    fn mount(path: Utf8PathBuf) -> Option<Self> {
+    pub(crate) fn mount(path: Utf8PathBuf) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             println!("skipped: only root may mount a small file system");
             return None;
@@ -33,8 +33,12 @@ impl SmallDisk {
         Some(Self { path })
     }
 
+    pub(crate) fn path(&self) -> &Utf8Path {
+        &self.path
+    }
+
     /// Leaves `free` bytes, rounded up to whole pages.
-    fn fill(&self, free: u64) {
+    pub(crate) fn fill(&self, free: u64) {
         let found = rustix::fs::statvfs(self.path.as_str()).unwrap();
         let room = found.f_bavail * found.f_frsize;
         let filler = vec![0x11; usize::try_from(room.saturating_sub(free)).unwrap()];
