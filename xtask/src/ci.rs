@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use camino::Utf8Path;
 
-use crate::{Result, tidy};
+use crate::{Result, api, tidy};
 
 enum Step {
     Cargo { environment: &'static [(&'static str, &'static str)], arguments: &'static [&'static str] },
     Tidy,
+    Api,
 }
 
 const STEPS: &[Step] = &[
@@ -18,6 +19,7 @@ const STEPS: &[Step] = &[
     Step::Tidy,
     Step::Cargo { environment: &[], arguments: &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"] },
     Step::Cargo { environment: &[("RUSTDOCFLAGS", "-Dwarnings")], arguments: &["doc", "--workspace", "--no-deps"] },
+    Step::Api,
     Step::Cargo { environment: &[], arguments: &["check", "--manifest-path", "fuzz/Cargo.toml"] },
     Step::Cargo { environment: &[], arguments: &["test", "--workspace"] },
 ];
@@ -39,6 +41,7 @@ impl Step {
     fn name(&self) -> String {
         match self {
             Self::Tidy => "cargo xtask tidy".to_owned(),
+            Self::Api => "cargo xtask api".to_owned(),
             Self::Cargo { environment, arguments } => {
                 let settings = environment.iter().map(|(name, value)| format!("{name}={value}"));
                 let words = ["cargo"].iter().chain(*arguments).map(|word| (*word).to_owned());
@@ -50,6 +53,7 @@ impl Step {
     fn run(&self, root: &Utf8Path) -> Result {
         match self {
             Self::Tidy => tidy::run(root),
+            Self::Api => api::run(&api::Options::default(), root),
             Self::Cargo { environment, arguments } => {
                 // The cargo that runs us, so that a chosen toolchain is kept.
                 let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));

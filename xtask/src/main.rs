@@ -1,20 +1,23 @@
 //! The project's own chores, in Rust instead of shell: `cargo xtask --help` lists them.
 
+mod api;
 mod bench;
 mod ci;
 mod crash;
+mod deploy;
 mod differential;
 mod mutants;
 mod named_tests;
+mod release;
 mod sample;
 mod snapshot;
 mod source;
 mod tidy;
 
 use std::error::Error;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Parser;
 
 /// A chore fails with a sentence; nobody reads its error as data.
@@ -23,6 +26,8 @@ type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 #[derive(Parser)]
 #[command(name = "cargo xtask", about)]
 enum Chore {
+    /// Compare the library's public names with the kept list of them.
+    Api(api::Options),
     /// Measure backups, checks and restores beside what people would otherwise use. Takes half an hour.
     Bench(bench::Options),
     /// The writer beside which `bench` measures.
@@ -35,8 +40,12 @@ enum Chore {
     Ci,
     /// Crash restores, undos, recoveries and backups in tens of thousands of ways.
     Crash(crash::Options),
+    /// Look at the units, the cron line and the workflow of docs/deploy/. Installs nothing.
+    Deploy,
     /// Take each odd step of a restore out, and look whether its test fails. Takes minutes.
     Mutants(mutants::Options),
+    /// Build the release, and weigh it: size, libraries, crates.
+    Release,
     /// Create a database of engram's shape.
     Sample(sample::Options),
     /// The writer that `sample --hot` kills.
@@ -52,11 +61,14 @@ enum Chore {
 
 fn main() -> ExitCode {
     let done = match Chore::parse() {
+        Chore::Api(options) => root().and_then(|root| api::run(&options, &root)),
         Chore::Bench(options) => root().and_then(|root| bench::run(&options, &root)),
         Chore::BenchWriter(options) => bench::writer::run(&options),
         Chore::BenchCheck(options) => bench::check::run(&options),
         Chore::Ci => root().and_then(|root| ci::run(&root)),
         Chore::Crash(options) => root().and_then(|root| crash::run(&options, &root)),
+        Chore::Deploy => root().and_then(|root| deploy::run(&root)),
+        Chore::Release => root().and_then(|root| release::run(&root)),
         Chore::Mutants(options) => root().and_then(|root| mutants::run(&root, &options)),
         Chore::Sample(options) => sample::run(&options),
         Chore::SampleWriter(options) => sample::write_until_killed(&options),
@@ -79,4 +91,12 @@ fn root() -> Result<Utf8PathBuf> {
     let package = std::env::var("CARGO_MANIFEST_DIR").map_err(|cause| format!("run me as `cargo xtask`: {cause}"))?;
     let root = Utf8PathBuf::from(package).parent().map(ToOwned::to_owned);
     Ok(root.ok_or("the package has no parent folder")?)
+}
+
+/// The folder that cargo builds into.
+fn target(root: &Utf8Path) -> Result<Utf8PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let said = Command::new(cargo).args(["metadata", "--format-version=1", "--no-deps"]).current_dir(root).output()?;
+    let metadata: serde_json::Value = serde_json::from_slice(&said.stdout)?;
+    Ok(metadata["target_directory"].as_str().ok_or("cargo does not say where it builds")?.into())
 }
