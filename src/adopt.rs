@@ -26,7 +26,7 @@ use crate::findings::{Code, Finding, Severity};
 use crate::header::JournalMode;
 use crate::manifest::Manifest;
 use crate::observe::{Event, Observer, Step};
-use crate::sqlite::{Copied, fold_copy, replay_wal};
+use crate::sqlite::{Copied, fold_copy, last_commit_frame, replay_wal};
 use crate::storage::{NamedFile, Storage, existing_ancestor, open_regular, parent_of};
 use admit::{Admitted, Subject, admit};
 
@@ -311,7 +311,18 @@ impl Subject<'_> {
 /// Lets SQLite bring into the copy what the copied sidecars hold, as after a crash.
 fn fold(copy: &NamedFile, wal: Option<&Utf8Path>, storage: &Storage, observer: &mut dyn Observer) -> Result<()> {
     if let Some(wal) = wal {
+        let copied = database::sidecar(&copy.path, "-wal");
+        let written = open_regular(&copied).and_then(|file| last_commit_frame(&file));
+        let written = written.map_err(|e| Error::io("read", &copied, e))?;
         let replayed = storage.through_sqlite("replay into", &copy.path, |port| replay_wal(&copy.path, port))?;
+        if replayed < written {
+            let why = format!(
+                "its -wal has commits up to frame {written}, and no more than {replayed} of these frames are whole: frame \
+                 {} is broken, and all that comes after it would be lost",
+                replayed + 1
+            );
+            return Err(Error::new(ErrorKind::Damaged, "fold", wal).because(why));
+        }
         if replayed == 0 {
             observer.event(Event::Warning(&format!("{wal} holds no commit that SQLite would replay")));
         }

@@ -3,7 +3,7 @@
 use camino::Utf8Path;
 
 use crate::error::{Error, Result};
-use crate::storage::parent_of;
+use crate::storage::{existing_ancestor, parent_of};
 
 /// File systems behind which another machine or another program stands, by the number that `statfs` gives
 /// (`linux/magic.h`): locks, leases and the list of open files may end here, and a sync is only as good as theirs.
@@ -69,6 +69,21 @@ fn found(database: &Utf8Path, name_of: impl Fn(i128) -> Option<&'static str>) ->
         }
     }
     Ok(None)
+}
+
+/// What this user may still write there, or where the folder would be made; `None` where the file system does not say.
+pub(crate) fn free_bytes(folder: &Utf8Path) -> Result<Option<u64>> {
+    let folder = existing_ancestor(folder)?;
+    let found = rustix::fs::statvfs(folder.as_str()).map_err(|e| Error::io("ask for the free space of", &folder, e))?;
+    Ok((found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize)))
+}
+
+/// The name of the file system that a folder lies on, as the kernel gives it, such as `ext4`; `None` where it does not say.
+pub(crate) fn file_system(folder: &Utf8Path) -> Option<String> {
+    let mounts = procfs::process::Process::myself().and_then(|own| own.mountinfo()).ok()?;
+    // Of several at one place, the last one is on top.
+    let covers = mounts.0.into_iter().filter(|mount| folder.as_std_path().starts_with(&mount.mount_point));
+    covers.max_by_key(|mount| mount.mount_point.components().count()).map(|mount| mount.fs_type)
 }
 
 /// What people should know about it.

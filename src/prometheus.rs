@@ -18,8 +18,11 @@ use crate::storage::{Ownership, Storage, open_regular, parent_of, replace};
 /// What every name begins with.
 const PREFIX: &str = "engram_restore_";
 
-/// How a file of ours begins.
-const BEGINNING: &str = "# HELP engram_restore_";
+/// What the collector reads; and no name of SQLite's, of a database's or of a backup's ends like this.
+const EXTENSION: &str = "prom";
+
+/// No file of ours is longer.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// The collector runs as a user of its own.
 const MODE: u32 = 0o644;
@@ -30,9 +33,11 @@ const MODE: u32 = 0o644;
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Failed`] if it cannot be written, or something else lies there, which stays as it is.
+/// [`ErrorKind::Usage`] if the name does not end in `.prom`, or is the database's own; [`ErrorKind::Failed`] if it cannot be
+/// written, or something else lies there, which stays as it is.
 pub fn write_metrics(report: &StatusReport, path: &Utf8Path, now: Timestamp, storage: &Storage) -> Result<()> {
     let written = (|| {
+        require_name(path, &report.db)?;
         require_ours(path)?;
         let folder = parent_of(path);
         // Its name ends in no suffix that the collector reads.
@@ -49,17 +54,30 @@ pub fn write_metrics(report: &StatusReport, path: &Utf8Path, now: Timestamp, sto
     written.map_err(|e: Error| e.within("write the metrics to", path))
 }
 
+/// A name by which it could be taken for something else, or something else for it, is none for metrics.
+pub(crate) fn require_name(path: &Utf8Path, db: &Utf8Path) -> Result<()> {
+    let refused = |why: &str| Err(Error::new(ErrorKind::Usage, "write the metrics to", path).because(why.to_owned()));
+    if path.extension() != Some(EXTENSION) {
+        return refused("its name does not end in .prom, and no collector would read it");
+    }
+    if path == db { refused("it is the database") } else { Ok(()) }
+}
+
 /// A path that was mistyped must not cost anybody a file.
 fn require_ours(path: &Utf8Path) -> Result<()> {
-    let mut beginning = Vec::new();
+    let mut text = Vec::new();
     let opened = match std::fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => Err(e),
         Ok(_) => open_regular(path),
     };
-    let read = opened.and_then(|file| file.take(BEGINNING.len() as u64).read_to_end(&mut beginning));
+    let read = opened.and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text));
     read.map_err(|e| Error::io("look at", path, e))?;
-    if beginning.is_empty() || beginning == BEGINNING.as_bytes() {
+    let is_ours = |line: &[u8]| {
+        let name = line.strip_prefix(b"# HELP ").or_else(|| line.strip_prefix(b"# TYPE ")).unwrap_or(line);
+        name.is_empty() || name.starts_with(PREFIX.as_bytes())
+    };
+    if text.split(|byte| *byte == b'\n').all(is_ours) {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Failed, "write the metrics to", path)

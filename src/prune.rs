@@ -22,7 +22,7 @@ use crate::database::{self, file_or_nothing, is_there, sidecars_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Verdict;
 use crate::observe::{Event, Observer};
-use crate::recover::{InUse, in_use, settle_before};
+use crate::recover::{InUse, in_use, named_backups, settle_before};
 use crate::retention::{Candidate, Policy, Reason, decide, proof_order};
 use crate::storage::Storage;
 use crate::verify::{BackupVerdict, VerifyOptions, none_good, verify};
@@ -42,6 +42,9 @@ pub struct PruneOptions {
     pub database: Option<Utf8PathBuf>,
     /// How long to wait there for another run of ours.
     pub wait: Duration,
+    /// Names of backups that stay whatever the policy says, besides those that records name when the prune begins: for who has
+    /// brought something to its end just before ([`named_backups`](crate::named_backups())).
+    pub named: Vec<String>,
 }
 
 /// A backup, and what becomes of it.
@@ -80,6 +83,8 @@ pub struct PrunePlan {
     pub has_rule: bool,
     /// Backups that may be in scope, and whose manifest cannot be read: they are left alone.
     pub unreadable: Vec<Utf8PathBuf>,
+    /// Database files without a manifest, whosever: no backups, and left alone.
+    pub orphans: Vec<Utf8PathBuf>,
 }
 
 impl PrunePlan {
@@ -115,11 +120,11 @@ pub struct PruneReport {
 /// [`crate::ErrorKind::Usage`] if [`PruneOptions::database`] is no file.
 pub fn plan_prune(options: &PruneOptions, observer: &mut dyn Observer) -> Result<PrunePlan> {
     admit(options)?;
-    plan(options, &InUse::default(), observer)
+    plan(options, &options.named, observer)
 }
 
-/// As [`plan_prune`]; `before` is what was in use as the prune began.
-fn plan(options: &PruneOptions, before: &InUse, observer: &mut dyn Observer) -> Result<PrunePlan> {
+/// As [`plan_prune`]; records named `before` as the prune began.
+fn plan(options: &PruneOptions, before: &[String], observer: &mut dyn Observer) -> Result<PrunePlan> {
     let archive = real_archive(&options.archive)?;
     let listing = list(&archive)?;
     let mut plan = PrunePlan { has_rule: options.policy.has_rule(), ..PrunePlan::default() };
@@ -134,6 +139,7 @@ fn plan(options: &PruneOptions, before: &InUse, observer: &mut dyn Observer) -> 
     if plan.has_rule {
         plan.half_pruned = listing.half_pruned;
     }
+    plan.orphans = listing.orphans;
     Ok(plan)
 }
 
@@ -171,6 +177,7 @@ fn plan(options: &PruneOptions, before: &InUse, observer: &mut dyn Observer) -> 
 ///     now,
 ///     database: Some(database),
 ///     wait: std::time::Duration::from_secs(5),
+///     named: Vec::new(),
 /// };
 /// let report = prune(&options, &Storage::new(), &mut Quiet)?;
 /// assert_eq!(report.removed, [old]);
@@ -179,11 +186,12 @@ fn plan(options: &PruneOptions, before: &InUse, observer: &mut dyn Observer) -> 
 /// # }
 /// ```
 pub fn prune(options: &PruneOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<PruneReport> {
-    let before = settle(options, storage, observer)?;
+    let mut before = options.named.clone();
+    before.extend(settle(options, storage, observer)?);
     let plan = plan(options, &before, observer)?;
     let archive = real_archive(&options.archive)?;
     observer.cancel().check("prune", &archive)?;
-    let (finished, mut freed_bytes) = removal::finish(&archive, &plan.half_pruned, storage)?;
+    let (finished, mut freed_bytes) = removal::go_on(&archive, &plan.half_pruned, storage, observer)?;
     let going: Vec<_> = plan.removed().map(|judged| judged.backup.clone()).collect();
     let begun = removal::begin(&archive, &going, storage, observer);
     let (begun, failed) = match begun {
@@ -212,9 +220,9 @@ fn admit(options: &PruneOptions) -> Result<Option<Utf8PathBuf>> {
 
 /// Brings what was interrupted beside the database to its end, with its records. Returns the backups that they named: what
 /// somebody has just been told of is not removed in the same breath.
-fn settle(options: &PruneOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<InUse> {
-    let Some(database) = admit(options)? else { return Ok(InUse::default()) };
-    let named = in_use(&database).only_named();
+fn settle(options: &PruneOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<Vec<String>> {
+    let Some(database) = admit(options)? else { return Ok(Vec::new()) };
+    let named = named_backups(&database);
     settle_before(&database, options.wait, options.now, storage, observer)?;
     Ok(named)
 }
@@ -229,19 +237,13 @@ fn real_archive(archive: &Utf8Path) -> Result<Utf8PathBuf> {
     }
 }
 
-/// The backups that are judged together, newest first.
+/// The backups that are judged together, newest first: those of one database, by its path.
 fn groups<'a>(listing: &'a Listing, scope: &Scope) -> Vec<Vec<&'a Backup>> {
-    let in_scope = listing.in_scope(scope);
-    match scope {
-        Scope::Database(_) => vec![in_scope],
-        Scope::AnySource => {
-            let mut by_source: BTreeMap<&Utf8Path, Vec<&Backup>> = BTreeMap::new();
-            for backup in in_scope {
-                by_source.entry(&backup.manifest.source.path).or_default().push(backup);
-            }
-            by_source.into_values().collect()
-        }
+    let mut by_source: BTreeMap<&Utf8Path, Vec<&Backup>> = BTreeMap::new();
+    for backup in listing.in_scope(scope) {
+        by_source.entry(&backup.manifest.source.path).or_default().push(backup);
     }
+    by_source.into_values().collect()
 }
 
 /// Decides on the backups of one database.
@@ -249,12 +251,17 @@ fn judge(
     group: &[&Backup],
     options: &PruneOptions,
     history: &History,
-    before: &InUse,
+    before: &[String],
     plan: &mut PrunePlan,
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let mut candidates: Vec<_> = group.iter().map(|backup| candidate(backup, history)).collect();
+    let own = if let Scope::Database(database) = &options.scope { Some(database.as_path()) } else { None };
+    for (candidate, backup) in candidates.iter_mut().zip(group) {
+        candidate.holds.extend(stranger(backup, own));
+    }
     let mut good = None;
+    let mut unseen = Vec::new();
     let foreseen = decide(&candidates, &options.policy, options.now, None);
     if foreseen.iter().any(|reasons| reasons[..] == [Reason::NoneGood]) {
         let mut passed_over = Vec::new();
@@ -263,6 +270,12 @@ fn judge(
             if verdict.verdict == Verdict::Pass {
                 good = Some(at);
                 break;
+            }
+            if verdict.verdict == Verdict::Fail {
+                // It takes no place from the others.
+                candidates[at].counts = false;
+            } else {
+                unseen.push(at);
             }
             passed_over.push(verdict);
         }
@@ -275,6 +288,10 @@ fn judge(
     let holds = Holds::new(group, &options.scope, before);
     for (candidate, backup) in candidates.iter_mut().zip(group) {
         candidate.holds = holds.of(backup);
+    }
+    // What could only not be looked at may be good, and newer than what was proven to be.
+    for at in unseen {
+        candidates[at].holds.push(Reason::InUse("it could not be looked at, and may be good".to_owned()));
     }
     let reasons = decide(&candidates, &options.policy, options.now, good);
     plan.backups.extend(group.iter().zip(reasons).map(|(backup, reasons)| Judged {
@@ -297,26 +314,32 @@ fn candidate(backup: &Backup, history: &History) -> Candidate {
     }
 }
 
-/// Why some backups stay, whatever the rules say.
-struct Holds {
-    /// What lies beside each of the databases that they are of.
-    in_use: Vec<InUse>,
-    /// For backups that are only by their file name of the database in question: those whose own database is still there.
-    strangers: Vec<Utf8PathBuf>,
+/// Whether it is of another database, which only has the same file name: it may be lost, or its disk not be there just now, and then
+/// these backups are all that there is of it.
+fn stranger(backup: &Backup, own: Option<&Utf8Path>) -> Option<Reason> {
+    let source = &backup.manifest.source.path;
+    let why = || format!("it is of {source}: prune it with --db, or --any-source");
+    own.is_some_and(|own| own != source).then(|| Reason::InUse(why()))
 }
 
-impl Holds {
-    fn new(group: &[&Backup], scope: &Scope, before: &InUse) -> Self {
-        let mut databases: Vec<_> = group.iter().map(|backup| backup.manifest.source.path.clone()).collect();
-        let own = if let Scope::Database(database) = scope { Some(database) } else { None };
-        databases.extend(own.cloned());
+/// Why some backups stay, whatever the rules say.
+struct Holds<'a> {
+    /// What lies beside each of the databases that they are of.
+    in_use: Vec<InUse>,
+    /// Names that records had in them before they were explained.
+    before: &'a [String],
+    /// The database in question, if it is one.
+    own: Option<&'a Utf8Path>,
+}
+
+impl<'a> Holds<'a> {
+    fn new(group: &[&Backup], scope: &'a Scope, before: &'a [String]) -> Self {
+        let mut databases: Vec<_> = group.iter().map(|backup| backup.manifest.source.path.as_path()).collect();
+        let own = if let Scope::Database(database) = scope { Some(database.as_path()) } else { None };
+        databases.extend(own);
         databases.sort_unstable();
         databases.dedup();
-        // Not being able to tell is no reason to remove anything.
-        let is_stranger = |path: &&Utf8PathBuf| own.is_some_and(|own| own != *path) && is_there(path).unwrap_or(true);
-        let strangers = databases.iter().filter(is_stranger).cloned().collect();
-        let now = databases.iter().map(|database| in_use(database));
-        Self { in_use: now.chain([before.clone()]).collect(), strangers }
+        Self { in_use: databases.into_iter().map(in_use).collect(), before, own }
     }
 
     fn of(&self, backup: &Backup) -> Vec<Reason> {
@@ -330,11 +353,11 @@ impl Holds {
                 holds.push(reason);
             }
         }
-        let source = &backup.manifest.source.path;
-        if self.strangers.contains(source) {
-            holds
-                .push(Reason::InUse(format!("it is of {source}, which is there: prune it with --db, or --any-source")));
+        let is_in_use = holds.iter().any(|hold| matches!(hold, Reason::InUse(_)));
+        if !is_in_use && self.before.iter().any(|name| backup.path.file_name() == Some(name)) {
+            holds.push(Reason::InUse("what was interrupted named it until a moment ago".to_owned()));
         }
+        holds.extend(stranger(backup, self.own));
         if std::fs::symlink_metadata(&backup.path).is_ok_and(|metadata| !metadata.is_file()) {
             holds.push(Reason::InUse("what has its name is no regular file".to_owned()));
         }

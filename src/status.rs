@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::archive::{Backup, Proofs, Scope, Verification};
 use crate::check::writer_bugs;
-use crate::database;
+use crate::database::{self, sidecars_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Verdict;
 use crate::header::Header;
@@ -360,6 +360,9 @@ fn look_at_writer(db: &Utf8Path, size_bytes: u64, checks: &mut Checks) -> Option
             return None;
         }
     };
+    if let Some(missing) = cut_off(db, &header) {
+        checks.add("database", Health::Fail, missing);
+    }
     let version = header.writer_version_text();
     match writer_bugs("the database", &header, header.journal_mode) {
         Some(bugs) => checks.add(NAME, Health::Warn, bugs + "; update the application's SQLite"),
@@ -372,6 +375,22 @@ fn look_at_writer(db: &Utf8Path, size_bytes: u64, checks: &mut Checks) -> Option
         }
     }
     Some(version)
+}
+
+/// A file that is shorter than its header says, though no journal and no WAL holds the rest. Somebody may write just now: what
+/// is so twice is so.
+fn cut_off(db: &Utf8Path, header: &Header) -> Option<String> {
+    let pages = header.valid_page_count()?;
+    let is_short = || {
+        let size_bytes = std::fs::metadata(db).ok()?.len();
+        let is_alone = sidecars_there(db).ok()?.is_empty();
+        (is_alone && size_bytes < u64::from(pages) * u64::from(header.page_size)).then_some(size_bytes)
+    };
+    let first = is_short()?;
+    let unchanged = read_header(db).ok().flatten().is_some_and(|again| again.valid_page_count() == Some(pages));
+    (unchanged && is_short() == Some(first)).then(|| {
+        format!("{db} has {first} bytes, and its header says {pages} pages of {}: it was cut off", header.page_size)
+    })
 }
 
 fn read_header(db: &Utf8Path) -> Result<Option<Header>> {

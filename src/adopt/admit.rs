@@ -7,7 +7,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
 use super::{AdoptOptions, Adopted, Adoption, Placement};
-use crate::archive::{is_partial, manifest_path, named_second, read_manifest};
+use crate::archive::{is_partial, manifest_path, named_second, pruned_path, read_manifest};
 use crate::backup::check_label;
 use crate::check::audit;
 use crate::database::{self, file_or_nothing, is_there, regular_file, sidecars_there};
@@ -66,6 +66,11 @@ pub(super) fn admit<'a>(options: &'a AdoptOptions, observer: &mut dyn Observer) 
         }
         Placement::Copied { fold, .. } => *fold,
     };
+    let pruned = pruned_path(&file);
+    if is_there(&pruned)? {
+        let why = format!("{pruned} says that a prune has begun to remove it, and the next one goes on with that");
+        return Err(refused(ErrorKind::Busy, &file).because(why).hint(format!("remove {pruned} to keep the file")));
+    }
     if is_there(&manifest_path(&file))? {
         return already_one(&file, observer).map(Admitted::Answer);
     }

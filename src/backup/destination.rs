@@ -35,6 +35,10 @@ pub(super) fn find_destination(options: &BackupOptions, database: &Utf8Path) -> 
                 return Err(Error::new(ErrorKind::Usage, "write the backup", &file)
                     .because("SQLite or a restore would take a file of that name for its own"));
             }
+            if file.file_name().is_some_and(|name| name.contains('\\')) {
+                return Err(Error::new(ErrorKind::Usage, "write the backup", &file)
+                    .because("a backup's name has no backslash: elsewhere it would be a path"));
+            }
             match what_takes(&file)? {
                 Some(taken) => Err(taken_error(&taken)),
                 None => Ok(parent_of(&file).to_owned()),
@@ -73,10 +77,13 @@ pub(crate) fn free_names(
     database: &Utf8Path,
     at: Timestamp,
 ) -> impl Iterator<Item = Result<Utf8PathBuf>> {
-    let stem = database.file_stem().unwrap_or("database");
-    (1_u32..).map(move |number| folder.join(backup_name(stem, at, number))).filter_map(|name| match what_takes(&name) {
-        Ok(Some(_)) => None,
-        Ok(None) => Some(Ok(name)),
-        Err(e) => Some(Err(e)),
+    // What the manifest refuses in a name: elsewhere it would be a path.
+    let stem = database.file_stem().unwrap_or("database").replace('\\', "_");
+    (1_u32..).map(move |number| folder.join(backup_name(&stem, at, number))).filter_map(|name| {
+        match what_takes(&name) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(Ok(name)),
+            Err(e) => Some(Err(e)),
+        }
     })
 }

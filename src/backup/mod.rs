@@ -26,8 +26,9 @@ use serde::Serialize;
 use crate::archive::{PRE_RESTORE_LABEL, manifest_path};
 use crate::database::{self, is_there};
 use crate::error::{Error, ErrorKind, Result};
+use crate::live::parted;
 use crate::manifest::{self, FORMAT, FileRecord, FingerprintRecord, IntegrityRecord, Manifest, SourceRecord, VERSION};
-use crate::observe::Observer;
+use crate::observe::{Event, Observer};
 use crate::recover::{self, Beside};
 use crate::sqlite::wal_bytes;
 use crate::storage::{NamedFile, Ownership, Storage, parent_of, publish, publish_synced};
@@ -177,6 +178,10 @@ fn take(
     find_destination(options, &database)?;
     // Before anything is made: an engine that is refused leaves nothing.
     let choice = choose(options, &database)?;
+    // What that program has committed is in no file that could be copied.
+    if let Some(parted) = parted(&database) {
+        observer.event(Event::Warning(&format!("{parted}: it is not in this backup; stop that program soon")));
+    }
     let job = Job { options, database: &database, ownership, if_unsound, start };
     let engine = choice.engine;
     job.run(choice, storage, observer, |into, pace, observer| {

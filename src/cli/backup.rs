@@ -3,7 +3,7 @@
 use clap::ValueEnum as _;
 use engram_restore::archive::manifest_path;
 use engram_restore::{
-    BackupOptions, BackupPlan, BackupReport, Destination, Engine, Limits, Result, backup, plan_backup,
+    BackupOptions, BackupPlan, BackupReport, Destination, Engine, Limits, Result, backup, named_backups, plan_backup,
 };
 use serde_json::{Value, json};
 
@@ -39,6 +39,8 @@ pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress)
     if args.dry_run {
         return plan_backup(&options).map(|plan| planned(&plan)).or_else(|e| Outcome::found(e, nothing_done()));
     }
+    // What it explains, somebody has just been told of.
+    let named = named_backups(&options.database);
     let report = match backup(&options, context.storage(), progress) {
         Ok(report) => report,
         Err(e) => return Outcome::found(e, nothing_done()),
@@ -54,7 +56,7 @@ pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress)
     if exit == Exit::Done
         && args.path.is_none()
         && !args.no_prune
-        && let Some(pruned) = prune::after_backup(context, progress)?
+        && let Some(pruned) = prune::after_backup(context, named, progress)?
     {
         outcome.fields.insert("pruned".to_owned(), prune::pruned_json(&pruned));
         outcome.text.extend(prune::pruned_lines(&pruned).iter().map(|line| printable(line) + "\n"));

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use clap::error::{Error, ErrorKind};
+use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 use clap::{CommandFactory as _, Parser as _};
 use engram_restore::storage::{Fault, FaultAt};
 use rustix::io::Errno;
@@ -45,7 +45,21 @@ pub(crate) fn report_unreached(fault: &FaultAt) {
 fn parse_one(words: &[OsString], json: bool) -> Result<Cli, Refused> {
     // It may stand behind the word that is wrong, so the parser has not seen it.
     let asks_for_json = || words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
-    Cli::try_parse_from(words).map_err(|error| Refused { error, json: json || asks_for_json() })
+    Cli::try_parse_from(words).map_err(|error| Refused { error: without_hidden(error), json: json || asks_for_json() })
+}
+
+/// Nobody has meant a command that nobody sees.
+fn without_hidden(mut error: Error) -> Error {
+    let Some(ContextValue::Strings(suggested)) = error.get(ContextKind::SuggestedSubcommand) else { return error };
+    let all = Cli::command();
+    let is_seen = |name: &&String| !all.find_subcommand(name).is_some_and(clap::Command::is_hide_set);
+    let seen: Vec<_> = suggested.iter().filter(is_seen).cloned().collect();
+    if seen.is_empty() {
+        error.remove(ContextKind::SuggestedSubcommand);
+    } else {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(seen));
+    }
+    error
 }
 
 /// The global options of both command lines; where they differ, the inner one is closer to its command.

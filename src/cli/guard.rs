@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use camino::Utf8Path;
 use engram_restore::{
     Error, ErrorKind, Event, Guard, GuardOptions, GuardReport, Observer as _, OnFailure, Result, Verdict, guard,
+    named_backups,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &GuardArgs, context: &Context, progress: &mut Progress, 
         return unguarded(args, &place, context, progress, signals);
     }
     match begin(args, context, progress) {
-        Ok(guard) => go_on(guard, args, context, progress, signals),
+        Ok((guard, named)) => go_on(guard, named, args, context, progress, signals),
         Err(e) => not_begun(e, signals),
     }
 }
@@ -76,7 +77,8 @@ pub(crate) fn not_begun(error: Error, signals: &Signals) -> Outcome {
     not_run(Exit::of_own_part(error.kind(), signals.received()), None, error)
 }
 
-fn begin(args: &GuardArgs, context: &Context, progress: &mut Progress) -> Result<Guard> {
+/// The guard, and the backups that records named before it explained them.
+fn begin(args: &GuardArgs, context: &Context, progress: &mut Progress) -> Result<(Guard, Vec<String>)> {
     let options = GuardOptions {
         database: context.database()?,
         archive: context.archive()?,
@@ -90,11 +92,12 @@ fn begin(args: &GuardArgs, context: &Context, progress: &mut Progress) -> Result
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         now: jiff::Timestamp::now(),
     };
+    let named = named_backups(&options.database);
     let guard = guard(&options, context.storage(), progress)?;
     progress.end();
     let already = if guard.reused() { ", which is there already" } else { "" };
     context.note(&format!("guard: the database from before is {}{already}", guard.backup()));
-    Ok(guard)
+    Ok((guard, named))
 }
 
 /// For a command that was never started: what there is of the guard's own part, and the error.
@@ -108,6 +111,7 @@ fn not_run(exit: Exit, backup: Option<(&Utf8Path, bool)>, error: Error) -> Outco
 
 fn go_on(
     mut guard: Guard,
+    named: Vec<String>,
     args: &GuardArgs,
     context: &Context,
     progress: &mut Progress,
@@ -123,11 +127,10 @@ fn go_on(
             let status = number(status);
             let report = guard.finish(i32::from(status), jiff::Timestamp::now(), context.storage(), progress);
             progress.end();
-            let is_new = !report.reused;
             let mut outcome = finished(report, status, args, context);
             // What broke something may yet have to be taken back.
-            if outcome.exit == Exit::Done && is_new && !args.no_prune {
-                prune_after(&mut outcome, context, progress);
+            if outcome.exit == Exit::Done && !args.no_prune {
+                prune_after(&mut outcome, named, context, progress);
             }
             outcome
         }),
@@ -165,8 +168,8 @@ fn run_command(
 
 /// Removes what the configured policy keeps no longer, now that all went well. Whatever comes of it, the command has
 /// succeeded.
-fn prune_after(outcome: &mut Outcome, context: &Context, progress: &mut Progress) {
-    match prune::after_backup(context, progress) {
+fn prune_after(outcome: &mut Outcome, named: Vec<String>, context: &Context, progress: &mut Progress) {
+    match prune::after_backup(context, named, progress) {
         Ok(None) => {}
         Ok(Some(pruned)) => {
             for line in prune::pruned_lines(&pruned) {

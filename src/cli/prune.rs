@@ -42,6 +42,7 @@ pub(crate) fn run(args: &PruneArgs, context: &Context, progress: &mut Progress) 
         now,
         database: Some(context.database()?),
         wait: args.wait,
+        named: Vec::new(),
     };
     if args.dry_run {
         context.interrupted(&[], progress);
@@ -60,6 +61,10 @@ pub(crate) fn run(args: &PruneArgs, context: &Context, progress: &mut Progress) 
     };
     let kept = old_databases(kept, progress)?;
     warn(&plan, progress);
+    let database = context.database()?;
+    for orphan in plan.orphans.iter().filter(|orphan| **orphan != database) {
+        progress.event(Event::Warning(&format!("{orphan} has no manifest: it is no backup, and is left alone")));
+    }
     let mut fields = fields(&plan, done.as_ref());
     fields["pre_restore"] = json!(kept);
     fields["dry_run"] = args.dry_run.into();
@@ -89,8 +94,12 @@ fn kept_options(context: &Context, wait: std::time::Duration, now: Timestamp) ->
 }
 
 /// What the configured policy removes after a good backup; `None` if there is no rule. A failure is a warning: the backup is
-/// there.
-pub(crate) fn after_backup(context: &Context, progress: &mut Progress) -> Result<Option<PruneReport>> {
+/// there. Records had `named` these before the backup explained them.
+pub(crate) fn after_backup(
+    context: &Context,
+    named: Vec<String>,
+    progress: &mut Progress,
+) -> Result<Option<PruneReport>> {
     let policy = context.config().retention();
     if !policy.has_rule() {
         return Ok(None);
@@ -98,7 +107,7 @@ pub(crate) fn after_backup(context: &Context, progress: &mut Progress) -> Result
     let scope = context.scope(false)?;
     // The backup has settled what there was.
     let (archive, database) = (context.archive()?, None);
-    let options = PruneOptions { archive, scope, policy, now: Timestamp::now(), database, wait: WAIT };
+    let options = PruneOptions { archive, scope, policy, now: Timestamp::now(), database, wait: WAIT, named };
     match prune(&options, context.storage(), progress) {
         Ok(report) => {
             warn(&report.plan, progress);
@@ -165,6 +174,7 @@ fn fields(plan: &PrunePlan, done: Option<&Done>) -> Value {
         "finished": done.map_or(&plan.half_pruned, |(_, finished, _)| finished),
         "has_rule": plan.has_rule,
         "unreadable": plan.unreadable,
+        "orphans": plan.orphans,
         "backups": plan.backups.iter().map(|judged| json!({
             "backup": judged.backup,
             "created_at": judged.created_at,
@@ -188,7 +198,8 @@ fn text(plan: &PrunePlan, done: Option<&Done>, kept: &KeptPlan, now: Timestamp) 
         }
         (plan.removed().count(), plan.removed().map(|judged| judged.size_bytes).sum())
     };
-    lines.extend(plan.half_pruned.iter().map(|path| line(&format!("{verb} what an interrupted prune left of {path}"))));
+    let finished = done.map_or(&plan.half_pruned, |(_, finished, _)| finished);
+    lines.extend(finished.iter().map(|path| line(&format!("{verb} what an interrupted prune left of {path}"))));
     lines.extend(kept.removed.iter().map(|path| line(&format!("{verb} the old database {path}"))));
     lines.push(if plan.has_rule {
         let freed = bytes(freed_bytes.saturating_add(kept.freed_bytes));

@@ -33,9 +33,6 @@ pub(crate) fn run(args: &StatusArgs, context: &Context, progress: &mut Progress)
     }
     let outcome = Outcome::new(Exit::of_verdict(report.verdict), fields(&report, &options), text(&report)).essential();
     let Some(path) = metrics else { return Ok(outcome) };
-    if path.extension() != Some("prom") {
-        progress.event(Event::Warning(&format!("node_exporter reads files that end in .prom only, and not {path}")));
-    }
     // Whatever the verdict is: on the day of a failure it counts.
     Ok(match write_metrics(&report, &path, options.now, context.storage()) {
         Ok(()) => outcome,

@@ -11,12 +11,13 @@
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::archive::{manifest_path, pin_path, pruned_path};
+use crate::archive::{manifest_path, pin_path, pruned_path, read_pruned};
 use crate::database::is_there;
+use crate::digest::digest_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::lock_folder;
 use crate::observe::{Event, Observer};
-use crate::storage::Storage;
+use crate::storage::{Storage, open_regular};
 
 /// Takes the manifests of these backups away: they exist no more. Returns those that it did, beside an error too. Durable
 /// once [`finish`] has begun.
@@ -58,6 +59,49 @@ fn begin_one(backup: &Utf8Path, storage: &Storage, observer: &mut dyn Observer) 
         return Ok(true);
     }
     Err(Error::new(ErrorKind::Failed, "remove", backup).because(format!("{pruned} is there, beside a manifest")))
+}
+
+/// Goes on with removals that another run has begun. What is not the file that was to go any more stays, and loses the note
+/// that says so. Otherwise as [`finish`].
+pub(super) fn go_on(
+    archive: &Utf8Path,
+    begun: &[Utf8PathBuf],
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<(Vec<Utf8PathBuf>, u64)> {
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    for backup in begun {
+        if is_what_was_to_go(backup, observer)? { ours.push(backup.clone()) } else { others.push(backup) }
+    }
+    for backup in &others {
+        let text = format!("{backup} is not the backup that a prune has begun to remove, and stays");
+        observer.event(Event::Warning(&text));
+        storage.remove(&pruned_path(backup))?;
+    }
+    if !others.is_empty() {
+        storage.sync_dir(archive)?;
+    }
+    finish(archive, &ours, storage)
+}
+
+/// Whether the file is what its manifest says that was taken away, or gone already.
+fn is_what_was_to_go(backup: &Utf8Path, observer: &mut dyn Observer) -> Result<bool> {
+    if !is_there(backup)? {
+        return Ok(true);
+    }
+    if is_there(&manifest_path(backup))? {
+        // Somebody has made a backup of it again: only the note is left.
+        return Ok(true);
+    }
+    let Ok(manifest) = read_pruned(backup) else { return Ok(false) };
+    let io = |e| Error::io("look at", backup, e);
+    let file = match open_regular(backup) {
+        Ok(file) if file.metadata().map_err(io)?.len() == manifest.file.size_bytes => file,
+        Ok(_) | Err(_) => return Ok(false),
+    };
+    let cancel = observer.cancel();
+    let digest = digest_file(&file, backup, None, &mut |_done| cancel.check("remove", backup))?;
+    Ok(*digest.blake3.as_bytes() == manifest.file.blake3.0)
 }
 
 /// Removes what is left of backups that exist no more. Returns them and the room that this made. Durable.

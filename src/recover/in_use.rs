@@ -27,15 +27,17 @@ impl InUse {
         self.all.clone().or_else(|| self.named.iter().find(is_named).map(|(_, why)| why.clone()))
     }
 
-    /// Those that a record names.
-    pub(crate) fn only_named(self) -> Self {
-        Self { all: None, ..self }
-    }
-
     fn add(&mut self, backup: Option<&Utf8Path>, why: &str) {
         let name = backup.and_then(Utf8Path::file_name).map(str::to_owned);
         self.named.extend(name.map(|name| (name, why.to_owned())));
     }
+}
+
+/// The names of the backups that the records beside this database name: those of an interrupted restore, of the last restore
+/// in place, and of a guarded command. Looks only; what cannot be read names nothing, and whoever works beside it says so.
+#[must_use]
+pub fn named_backups(database: &Utf8Path) -> Vec<String> {
+    in_use(database).named.into_iter().map(|(name, _)| name).collect()
 }
 
 /// The backups that what lies beside this database names.

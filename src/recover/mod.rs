@@ -44,6 +44,7 @@ pub use guarded::{GuardState, guard_state};
 pub(crate) use in_place::{
     ContentFile, InPlaceRecord, begin, call_off, complete, content_now, end_in_place, last_in_place, settle_in_place,
 };
+pub use in_use::named_backups;
 pub(crate) use in_use::{InUse, in_use};
 pub(crate) use intent::{MainRecord, NewRecord, OldRecord, Record, State};
 pub(crate) use kept::{Kept, admit_rotation, clear_strays, finish, sidecars_with_content};

@@ -70,6 +70,25 @@ pub(crate) fn present_bytes(wal: &File) -> io::Result<u64> {
     each_frame(wal, &mut |frame, _page_size| frame[8..16] == salts)
 }
 
+/// The number of the last frame of the WAL's present generation that ends a transaction, from 1; 0 without any. A WAL that nothing
+/// has damaged is replayed up to it: what is replayed less far has a broken frame before it.
+pub(crate) fn last_commit_frame(wal: &File) -> io::Result<u64> {
+    let mut salts = [0; 8];
+    match wal.read_exact_at(&mut salts, 16) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+        other => other?,
+    }
+    let (mut number, mut last) = (0, 0);
+    each_frame(wal, &mut |frame, _page_size| {
+        number += 1;
+        if frame[8..16] == salts && number_at(frame, 4) != 0 {
+            last = number;
+        }
+        true
+    })?;
+    Ok(last)
+}
+
 /// Where in the WAL the content of page 1 begins as the last commit left it; `None` if no commit in it has that page.
 pub(super) fn page_1_of_last_commit(wal: &File) -> io::Result<Option<u64>> {
     let mut salts = [0; 8];

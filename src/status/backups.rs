@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Checks, Health, LastVerified, StatusOptions, human};
 use crate::archive::{Backup, History, Listing, Proofs, Scope, list};
+use crate::database::is_there;
 use crate::error::{Error, ErrorKind};
 
 /// So many that cannot be read are named.
@@ -48,6 +49,13 @@ pub(super) fn look_at_backups(
         // No archive is one without a backup.
         listing => listing.unwrap_or_default(),
     };
+    match options.archive.metadata() {
+        Ok(metadata) if !metadata.is_dir() => {
+            checks.add("archive", Health::Fail, format!("{} is not a folder", options.archive));
+            return Backups::default();
+        }
+        Ok(_) | Err(_) => {}
+    }
     let mut found = look_at_archive(&listing, options, db, checks);
     let backups = listing.in_scope(&options.scope);
     let Some(newest) = backups.first().copied().cloned() else {
@@ -115,13 +123,32 @@ fn judge_newest(backup: &Backup, age: SignedDuration, options: &StatusOptions, d
         }
         None => checks.add(NAME, Health::Fail, format!("the integrity check of {} found damage", backup.path)),
     }
+    if let Some(wrong) = wrong_file(backup) {
+        checks.add(NAME, Health::Fail, wrong);
+    }
     let source = &backup.manifest.source.path;
     if source != db && matches!(options.scope, Scope::Database(_)) {
-        let message = format!("{} was taken of {source}: there is none of {db}", backup.path);
-        checks.add(NAME, Health::Warn, message);
+        // One that was moved takes its backups along; of another one there is nothing that would help.
+        let is_anothers = is_there(source).unwrap_or(true);
+        let what = if is_anothers { ", which is another database" } else { "" };
+        let message = format!("{} was taken of {source}{what}: there is none of {db}", backup.path);
+        checks.add(NAME, if is_anothers { Health::Fail } else { Health::Warn }, message);
     }
     let (health, message) = freshness(backup, age, options);
     checks.add(NAME, health, message);
+}
+
+/// What can be told of the file without opening it: only verifying it says more.
+fn wrong_file(backup: &Backup) -> Option<String> {
+    let (path, size_bytes) = (&backup.path, backup.manifest.file.size_bytes);
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Some(format!("{path} is no regular file")),
+        Ok(metadata) if metadata.len() != size_bytes => {
+            Some(format!("{path} has {} bytes, its manifest says {size_bytes}", metadata.len()))
+        }
+        Ok(_) => None,
+        Err(e) => Some(format!("cannot look at {path}: {e}")),
+    }
 }
 
 /// Nobody can tell how old a backup from the future is, nor anything at all by a clock that was never set.

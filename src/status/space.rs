@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{Checks, Health, human};
 use crate::error::{Error, Result};
+use crate::medium::free_bytes;
 use crate::sqlite::wal_bytes;
 use crate::storage::{existing_ancestor, parent_of};
 
@@ -39,6 +40,9 @@ pub(super) fn look_at_space(
         restore_bytes: newest_bytes,
         database_free_bytes: checks.looked(restore, free_bytes(parent_of(db))),
     };
+    if checks.looked(backup, is_read_only(archive)) {
+        checks.add(backup, Health::Fail, format!("{archive} is on a file system that is mounted read-only"));
+    }
     if let (Some(needed), Some(free)) = (space.next_backup_bytes, space.archive_free_bytes) {
         let (health, message) = judge("the next backup", needed, free);
         checks.add(backup, health, message);
@@ -62,11 +66,11 @@ fn judge(what: &str, needed: u64, free: u64) -> (Health, String) {
     }
 }
 
-/// What this user may still write there, or where the folder would be made; `None` where the file system does not say.
-fn free_bytes(folder: &Utf8Path) -> Result<Option<u64>> {
+/// Whether nobody can write there, or where the folder would be made.
+fn is_read_only(folder: &Utf8Path) -> Result<bool> {
     let folder = existing_ancestor(folder)?;
-    let found = rustix::fs::statvfs(folder.as_str()).map_err(|e| Error::io("ask for the free space of", &folder, e))?;
-    Ok((found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize)))
+    let found = rustix::fs::statvfs(folder.as_str()).map_err(|e| Error::io("look at the disk of", &folder, e))?;
+    Ok(found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 #[cfg(test)]

@@ -200,6 +200,25 @@ fn file_with_a_wal_is_refused_and_folded_into_a_copy_when_asked() {
     assert!(names.iter().all(|name| !name.contains("partial")), "{names:?}");
 }
 
+/// Would catch a copy that lacks the commits behind a broken frame, and is said to have what was in the WAL.
+#[test]
+fn wal_with_a_broken_frame_before_its_last_commit_is_refused() {
+    // In the first frame's header, in its salts, and in its page.
+    for at in [32, 40, 200] {
+        let (hot, file) = hot();
+        flip(&beside(&file, "-wal"), at);
+        let run = adopt(&hot.scene, &["--fold", file.as_str()]).expect(1);
+        assert!(run.stdout.contains("is broken, and all that comes after it would be lost"), "{at}: {run:?}");
+        assert!(!hot.scene.dir.join("backups").join("engram-2021-02-03T04-05-06Z.db").exists());
+    }
+    // What a crash has cut off is no damage: it was never committed.
+    let (hot, file) = hot();
+    let wal = beside(&file, "-wal");
+    let cut = fs::read(&wal).unwrap();
+    fs::write(&wal, &cut[..cut.len() - 100]).unwrap();
+    one(adopt(&hot.scene, &["--fold", file.as_str()]));
+}
+
 /// A database whose transaction was cut short, with what it had before.
 fn cut_short(scene: &Scene) -> (Utf8PathBuf, Content) {
     let db = scene.dir.join("rollback.db");

@@ -179,6 +179,19 @@ fn taken_path_is_refused_and_untouched() {
     }
 }
 
+/// Would catch a name that no manifest may have, which is told of after all the work.
+#[test]
+fn backslash_in_a_name_is_replaced_or_refused() {
+    let scene = Scene::empty();
+    let db = scene.dir.join("a\\b.db");
+    crate::craft::small_database(&db);
+    let json = crate::craft::run_on(&scene, db.as_str(), &["backup", "--json"]).expect(0).json();
+    assert!(json["backup"].as_str().unwrap().contains("/a_b-2"), "{json}");
+    crate::craft::run_on(&scene, db.as_str(), &["verify"]).expect(0);
+    crate::craft::run_on(&scene, db.as_str(), &["restore", "latest"]).expect(0);
+    crate::craft::run_on(&scene, db.as_str(), &["backup", "--path", "x\\y.db"]).expect(2);
+}
+
 #[test]
 fn path_of_the_database_itself_is_refused() {
     let scene = small_scene();

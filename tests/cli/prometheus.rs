@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::content::snapshot;
 use crate::craft::{mode, small_database, small_scene};
 use crate::restore::bad_backup::edit;
-use crate::restore::{assert_warned, text};
+use crate::restore::text;
 use crate::support::{Scene, bare_command};
 
 /// A sample of the text format: name, labels, value.
@@ -152,7 +152,8 @@ fn metrics_of_a_database_with_an_odd_name_are_whole() {
 fn metrics_are_replaced_by_one_rename_of_a_file_with_another_ending() {
     let scene = small_scene();
     scene.backup();
-    let arguments = ["status", "--prometheus", "engram.prom"];
+    // A copy of the folder is looked at too, whose backups are of another path.
+    let arguments = ["status", "--any-source", "--prometheus", "engram.prom"];
     let operations = scene.operations(&arguments);
     let made: Vec<_> = operations.iter().filter(|line| line.starts_with("create ")).collect();
     assert!(made.len() == 1 && made[0].ends_with(".partial"), "{operations:#?}");
@@ -176,18 +177,27 @@ fn metrics_are_replaced_by_one_rename_of_a_file_with_another_ending() {
 fn metrics_that_cannot_be_written_are_status_5_beside_the_answer() {
     let scene = small_scene();
     let backup = scene.backup();
+    // What begins like ours, and is not all ours.
+    fs::write(scene.dir.join("mixed.prom"), "# HELP engram_restore_x y\nnode_load1 3\n").unwrap();
+    fs::create_dir(scene.dir.join("folder.prom")).unwrap();
     let before = snapshot(&scene.dir);
-    for path in [scene.db.as_str(), backup.as_str(), "backups", "nosuch/x.prom", "/dev/null"] {
+    for path in ["folder.prom", "nosuch/x.prom", "mixed.prom"] {
         let run = scene.run(&["status", "--json", "--prometheus", path]).expect(5);
         let json = run.json();
         assert_eq!((&json["verdict"], &json["error"]["kind"]), (&json!("pass"), &json!("failed")), "{path}: {json}");
         let run = scene.run(&["status", "--prometheus", path]).expect(5);
         assert!(run.stdout.starts_with("pass\n") && run.stderr.contains("cannot write the metrics to "), "{run:?}");
     }
+    // A name of SQLite's or of a backup's is none for metrics, also while nothing is there, or nothing is in it.
+    let wal = scene.beside("-wal");
+    for path in [scene.db.as_str(), wal.as_str(), backup.as_str(), "backups", "/dev/null", "metrics.txt"] {
+        let json = scene.run(&["status", "--json", "--prometheus", path]).expect(2).json();
+        assert_eq!(json["error"]["kind"], "usage", "{json}");
+    }
     assert_eq!(snapshot(&scene.dir), before);
     scene.run(&["status", "--prometheus", ""]).expect(2);
-    // One of another tool's making that is still empty is nobody's loss; a name that nobody reads is said.
-    fs::write(scene.dir.join("metrics.txt"), "").unwrap();
-    let run = scene.run(&["status", "--prometheus", "metrics.txt"]).expect(0);
-    assert_warned(&run, "end in .prom only");
+    // One of another tool's making that is still empty is nobody's loss.
+    fs::write(scene.dir.join("metrics.prom"), "").unwrap();
+    scene.run(&["status", "--prometheus", "metrics.prom"]).expect(0);
+    assert!(fs::read_to_string(scene.dir.join("metrics.prom")).unwrap().contains("engram_restore_"));
 }

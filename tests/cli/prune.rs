@@ -171,7 +171,7 @@ fn newest_backup_that_verifies_stays_and_what_was_passed_over_is_said() {
     }
     let json = prune(&scene, &["--keep-last", "1"]);
     assert_eq!(there(&scene), sorted(&[&all[0], &all[2]]));
-    assert_eq!(codes(&json, &all[2]), ["newest-good"]);
+    assert_eq!(codes(&json, &all[2]), ["keep-last", "newest-good"]);
     assert!(json["warnings"][0].as_str().unwrap().contains(&all[0]), "{json}");
     // And where it is gone from the disk.
     fs::remove_file(archive(&scene).join(&all[2])).unwrap();
@@ -215,21 +215,53 @@ fn backups_of_other_databases_are_judged_by_themselves() {
     assert!(names(&json["kept"]).contains(&name(&mine[0])));
 }
 
-/// Would catch a prune of one `engram.db` that removes the backups of another one in the same archive.
+/// Would catch a prune of one `engram.db` that removes the backups of another one in the same archive: while that is there, and
+/// all the more when it is lost.
 #[test]
-fn backups_of_another_database_by_the_same_name_stay_while_that_is_there() {
+fn backups_of_another_database_by_the_same_name_stay() {
     let (scene, all) = aged(&[0, 1]);
     let elsewhere = scene.dir.join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
-    let archive_of_both = archive(&scene);
+    let (archive_of_both, other) = (archive(&scene), elsewhere.join("engram.db"));
     let options = ["--archive", archive_of_both.as_str(), "prune", "--keep-last", "1", "--json"];
-    let json = run_on(&scene, elsewhere.join("engram.db").as_str(), &options).expect(0).json();
-    assert_eq!(codes(&json, &all[1]), ["in-use"]);
-    assert_eq!(there(&scene).len(), 2);
-    // A database that was moved takes its backups along.
-    fs::rename(&scene.db, elsewhere.join("engram.db")).unwrap();
-    run_on(&scene, elsewhere.join("engram.db").as_str(), &options).expect(0);
-    assert_eq!(there(&scene), [all[0].clone()]);
+    for is_there in [true, false] {
+        let json = run_on(&scene, other.as_str(), &options).expect(0).json();
+        assert_eq!(codes(&json, &all[1]), ["in-use"], "{is_there}");
+        assert_eq!(there(&scene).len(), 2);
+        if is_there {
+            fs::rename(&scene.db, &other).unwrap();
+        }
+    }
+    run_on(&scene, other.as_str(), &["--archive", archive_of_both.as_str(), "backup"]).expect(0);
+    let json = run_on(&scene, other.as_str(), &options).expect(0).json();
+    assert_eq!(names(&json["removed"]), [""; 0]);
+    // Each database is judged by itself.
+    let json = run_on(&scene, other.as_str(), &[&options[..], &["--any-source"]].concat()).expect(0).json();
+    assert_eq!((names(&json["removed"]), there(&scene).len()), (vec![all[1].clone()], 2));
+}
+
+/// Would catch the newest good backup going because it could not be read for a moment.
+#[test]
+fn backup_that_could_not_be_looked_at_stays() {
+    let (scene, all) = aged(&[0, 1, 2, 3]);
+    let path = archive(&scene).join(&all[0]);
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let json = prune(&scene, &["--keep-last", "1"]);
+    assert!(codes(&json, &all[0]).contains(&"in-use".to_owned()), "{json}");
+    assert_eq!(codes(&json, &all[1]), ["newest-good"], "{json}");
+    assert!(there(&scene).contains(&all[1]));
+}
+
+/// Would catch damage that prune itself has found, and that takes the places of what is good.
+#[test]
+fn damage_that_prune_finds_takes_no_place() {
+    let (scene, all) = aged(&[0, 1, 2, 3, 4]);
+    for damaged in &all[..2] {
+        flip(&archive(&scene).join(damaged), 700);
+    }
+    let json = prune(&scene, &["--keep-last", "2"]);
+    assert_eq!(names(&json["removed"]), [all[4].clone()], "{json}");
 }
 
 #[test]
@@ -242,6 +274,8 @@ fn what_is_no_backup_is_reported_and_stays() {
     assert_eq!(names(&json["removed"]), [all[2].clone()]);
     assert_eq!(names(&json["unreadable"]), [all[1].clone()]);
     assert!(torn.exists() && archive(&scene).join("stray.db").exists());
+    assert_eq!(names(&json["orphans"]), ["stray.db"]);
+    assert!(json["warnings"].to_string().contains("stray.db has no manifest"), "{json}");
 }
 
 /// Would catch a clock that was set back, or ran ahead for one backup, and what a prune then removes.
@@ -321,6 +355,22 @@ fn interrupted_prune_is_gone_on_with() {
         left.retain(|name| name != ".state");
         assert_eq!(left, sorted(&[&all[0], &format!("{}.manifest.json", all[0])]));
     }
+}
+
+/// Would catch somebody's own file that goes because it has the name of one whose removal was interrupted.
+#[test]
+fn another_file_by_the_name_of_a_half_removed_one_stays() {
+    let (scene, all) = aged(&[0, 1]);
+    scene.kill_after(&["prune", "--keep-last", "1", "--any-source"], "rename");
+    let name = archive(&scene).join(&all[1]);
+    fs::remove_file(&name).unwrap();
+    fs::write(&name, "precious").unwrap();
+    let refused = scene.run(&["adopt", name.as_str(), "--json"]).expect(3).json();
+    assert!(refused["error"]["message"].as_str().unwrap().contains("a prune has begun to remove it"), "{refused}");
+    let json = prune(&scene, &["--keep-last", "1"]);
+    assert_eq!((names(&json["finished"]).len(), fs::read_to_string(&name).unwrap().as_str()), (0, "precious"));
+    assert!(json["warnings"].to_string().contains("is not the backup"), "{json}");
+    assert!(!beside(&name, ".pruned").exists());
 }
 
 /// Would catch a file of somebody else that goes because a prune of that name was interrupted.
@@ -490,6 +540,24 @@ fn prune_recovers_first_and_what_the_records_named_stays() {
         assert_eq!(there(&scene), sorted(&[&all[0], &all[2]]));
         assert_eq!(scene.run(&["recover", "--json"]).expect(0).json()["outcome"], "nothing");
         assert_eq!(names(&prune(&scene, &["--keep-last", "1"])["removed"]), [all[2].clone()]);
+    }
+}
+
+/// The same of the policy after a backup or a guard, which recover before the prune begins.
+#[test]
+fn what_the_records_named_stays_after_the_next_backup_and_guard() {
+    for arguments in [&["backup"][..], &["guard", "--", "true"]] {
+        let (scene, all) = aged(&[0, 1, 2]);
+        configure(&scene, "[retention]\nkeep_last = 1\n");
+        // So that the guard takes a backup of its own.
+        crate::craft::add_row(&scene.db);
+        scene.kill_before(&["restore", &all[2]], COMMIT);
+        let run = scene.run(arguments).expect(0);
+        assert!(run.stderr.contains("interrupted restore was undone"), "{run:?}");
+        let there = there(&scene);
+        assert!(there.len() == 2 && there.contains(&all[2]), "{arguments:?}: {there:?}");
+        scene.run(&["backup"]).expect(0);
+        assert!(!archive(&scene).join(&all[2]).exists(), "once, not for ever");
     }
 }
 

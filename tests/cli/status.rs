@@ -311,6 +311,55 @@ fn database_that_is_none_fails() {
     assert_fails(&look(&scene, &[], 1), "is empty");
 }
 
+/// Would catch a database that ends before its last page, of which the next backup says so first.
+#[test]
+fn database_that_was_cut_off_fails() {
+    let scene = crate::craft::rollback_scene(100);
+    scene.backup();
+    look(&scene, &[], 0);
+    let bytes = fs::read(&scene.db).unwrap();
+    fs::write(&scene.db, &bytes[..5000]).unwrap();
+    assert_fails(&look(&scene, &[], 1), "it was cut off");
+}
+
+/// Would catch a manifest that counts although its file is gone, or is another.
+#[test]
+fn newest_backup_whose_file_is_not_what_it_was_fails() {
+    let scene = small_scene();
+    let backup = scene.backup();
+    let bytes = fs::read(&backup).unwrap();
+    fs::write(&backup, "").unwrap();
+    assert_fails(&look(&scene, &[], 1), "has 0 bytes, its manifest says");
+    fs::remove_file(&backup).unwrap();
+    assert_fails(&look(&scene, &[], 1), "cannot look at ");
+    fs::create_dir(&backup).unwrap();
+    assert_fails(&look(&scene, &[], 1), "is no regular file");
+    fs::remove_dir(&backup).unwrap();
+    fs::write(&backup, bytes).unwrap();
+    look(&scene, &[], 0);
+    let lone = scene.dir.join("file");
+    fs::write(&lone, "").unwrap();
+    assert_fails(&scene.run(&["status", "--json", "--archive", lone.as_str()]).expect(1).json(), "is not a folder");
+}
+
+/// Would catch monitoring that stays green over a database which was never backed up, because another one was.
+#[test]
+fn backup_of_another_database_of_the_same_name_is_none() {
+    let scene = small_scene();
+    scene.backup();
+    let other = scene.dir.join("other/engram.db");
+    fs::create_dir(other.parent().unwrap()).unwrap();
+    crate::craft::small_database(&other);
+    let archive = scene.dir.join("backups");
+    let arguments = ["--archive", archive.as_str(), "status", "--json"];
+    let json = crate::craft::run_on(&scene, other.as_str(), &arguments).expect(1).json();
+    assert_fails(&json, "which is another database: there is none of");
+    // One that was moved takes its backups along.
+    fs::remove_file(&scene.db).unwrap();
+    let json = crate::craft::run_on(&scene, other.as_str(), &arguments).expect(0).json();
+    assert!(json["warnings"].to_string().contains("there is none of"), "{json}");
+}
+
 /// Would catch a writer with the WAL-reset bug that nobody hears of, and one that is taken for damage.
 #[test]
 fn writer_that_is_known_to_corrupt_is_a_warning() {

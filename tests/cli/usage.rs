@@ -40,6 +40,11 @@ fn unknown_command_is_refused_with_a_suggestion() {
     assert!(run.stdout.is_empty() && run.stderr.contains("'verify'"), "{run:?}");
     let json = assert_usage_error(scene.run(&["verfy", "--json"]));
     assert!(json["error"]["hint"].as_str().unwrap().contains("verify"), "{json}");
+    // What only tests and drills use is no suggestion.
+    for slip in ["faul", "drill-applicatio"] {
+        let run = scene.run(&[slip]).expect(2);
+        assert!(!run.stderr.contains("'fault'") && !run.stderr.contains("'drill-application'"), "{run:?}");
+    }
 }
 
 /// Would catch a slip of a digit that is answered with nothing, and a name that somebody may take for the one that was meant.
@@ -69,7 +74,7 @@ fn completions_and_manual_know_every_command() {
     texts.push(manual);
     for text in &texts {
         assert!(COMMANDS.iter().all(|command| text.contains(command)) && !text.contains("errno"), "{text}");
-        assert!(!text.contains("sample-writer") && !text.contains("sample\\-writer"), "{text}");
+        assert!(!text.contains("drill-application") && !text.contains("drill\\-application"), "{text}");
     }
     assert_eq!(scene.run(&["completions", "bash", "--json"]).expect(0).json()["script"], texts[0].as_str());
     assert_eq!(scene.run(&["completions", "bsh"]).expect(2).stdout, "");
@@ -155,7 +160,7 @@ fn help_and_version_are_results() {
     }
     let help = run(bare_command(&scene.dir).arg("--help")).expect(0);
     assert!(help.stderr.is_empty() && COMMANDS.iter().all(|command| help.stdout.contains(command)), "{help:?}");
-    assert!(!help.stdout.contains("sample-writer"), "what only a drill uses is hidden");
+    assert!(!help.stdout.contains("drill-application"), "what only a drill uses is hidden");
     for command in COMMANDS {
         let help = run(bare_command(&scene.dir).args([command, "--help"])).expect(0);
         assert!(help.stdout.contains("Usage: engram-restore ") && help.stdout.contains("--json"), "{help:?}");

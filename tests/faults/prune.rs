@@ -20,6 +20,7 @@ fn options(stage: &Stage) -> PruneOptions {
         now: "2026-11-23T00:00:00Z".parse().unwrap(),
         database: None,
         wait: Duration::ZERO,
+        named: Vec::new(),
     }
 }
 

@@ -204,6 +204,7 @@ impl World {
             now: self.now,
             database: Some(self.db.clone()),
             wait: std::time::Duration::ZERO,
+            named: Vec::new(),
         };
         let fault = fails_at.map(|at| Arc::new(FaultAt::new(at, Fault::Error(5), true)));
         let storage = fault.map_or_else(Storage::new, |fault| Storage::intercepted(fault));

@@ -72,8 +72,8 @@ fn guard_without_its_lock_file_is_no_dead_one() {
 
     for names in ["engram.db.guard-lock", "engram.db*"] {
         let scene = Scene::with_rows(20);
-        // Not while the guard writes its record, of which it would warn.
-        let script = format!("until grep -qs running engram.db.guard.json; do :; done; rm {names}; exit 9");
+        // Not while the guard writes its record, of which it would warn. In quotes: the record has this very line in it, too.
+        let script = format!("until grep -qs '\"running\"' engram.db.guard.json; do :; done; rm {names}; exit 9");
         let json = guard_json(&scene, &["--on-failure", "restore"], &script, 9);
         assert_eq!((&json["restored"], &json["warnings"]), (&"swap".into(), &Value::Null), "{json}");
         assert_eq!(content(&scene.db).observations, 20);

@@ -143,6 +143,12 @@ fn beside_who_has_a_deleted_wal_it_is_refused() {
     assert!(text(&error, "message").contains(&format!("pid {}", holder.pid())), "{error}");
     assert!(text(&error, "message").contains("-wal"), "{error}");
     hot.scene.run(&["status"]).expect(1);
+    // A backup has what there is to be had, and says whose commits it has not.
+    let taken = hot.scene.run(&["backup", "--json"]).expect(0).json();
+    assert!(taken["warnings"].to_string().contains("it is not in this backup"), "{taken}");
+    holder.close();
+    let taken = hot.scene.run(&["backup", "--json"]).expect(0).json();
+    assert!(taken["warnings"].is_null(), "{taken}");
 }
 
 #[test]
