@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use engram_restore::{Cancel, Event, Observer, Step};
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
 
 use super::args::When;
 use super::output::{note, printable, warn};
@@ -47,6 +48,8 @@ pub(crate) struct Progress {
     step: Option<Shown>,
     cancel: Cancel,
     warnings: Vec<String>,
+    began: Instant,
+    steps: Vec<(Step, Instant)>,
 }
 
 /// The present step. It counts from its beginning, so that its rate is right, and shows itself later.
@@ -117,12 +120,22 @@ fn style(template: &str) -> ProgressStyle {
 impl Progress {
     /// In this shape; `cancel` is raised by signals.
     pub(crate) fn new(shape: Shape, cancel: Cancel) -> Self {
-        Self { shape, step: None, cancel, warnings: Vec::new() }
+        Self { shape, step: None, cancel, warnings: Vec::new(), began: Instant::now(), steps: Vec::new() }
     }
 
     /// Every warning so far, for the JSON output.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// The steps so far with their times, for the JSON output; `find` is what came before the first.
+    pub(crate) fn phases(&self) -> Value {
+        let now = Instant::now();
+        let begins = [self.began].into_iter().chain(self.steps.iter().map(|(_, begin)| *begin));
+        let ends = self.steps.iter().map(|(_, begin)| *begin).chain([now]);
+        let names = [json!("find")].into_iter().chain(self.steps.iter().map(|(step, _)| json!(step)));
+        let phase = |((begin, end), name): ((Instant, Instant), Value)| json!({ "step": name, "duration_us": u64::try_from(end.duration_since(begin).as_micros()).unwrap_or(u64::MAX) });
+        begins.zip(ends).zip(names).map(phase).collect()
     }
 
     /// The operation is over: somebody else writes to the terminal now.
@@ -142,6 +155,7 @@ impl Observer for Progress {
         match event {
             Event::Step(step) => {
                 self.clear();
+                self.steps.push((step, Instant::now()));
                 tracing::info!("{step}");
                 if self.shape != Shape::Nothing {
                     self.step = Some(Shown::begin(self.shape, step));

@@ -30,11 +30,15 @@ pub(crate) fn run(args: &RestoreArgs, context: &Context, progress: &mut Progress
     let done = if args.dry_run {
         dry_run(&options, args.way.in_place, context, progress)
     } else if args.way.in_place {
-        restore_in_place(&options, &context.archive()?, context.storage(), progress)
-            .map(|report| finished_in_place(&report, "restored"))
+        restore_in_place(&options, &context.archive()?, context.storage(), progress).map(|report| {
+            let mut outcome = finished_in_place(&report, "restored");
+            outcome.fields.insert("phases".to_owned(), progress.phases());
+            outcome
+        })
     } else {
         restore(&options, context.storage(), progress).map(|report| {
             let mut outcome = finished(&report, "restored");
+            outcome.fields.insert("phases".to_owned(), progress.phases());
             let pruned = super::prune::after_restore(context, progress);
             let lines: Vec<_> =
                 pruned.iter().map(|path| format!("  removed the old database of an earlier restore, {path}")).collect();

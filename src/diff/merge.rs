@@ -23,6 +23,8 @@ pub(super) struct Counted {
     pub(super) only_in_a: u64,
     pub(super) only_in_b: u64,
     pub(super) changed: u64,
+    pub(super) bytes_a: u64,
+    pub(super) bytes_b: u64,
     newest_a: Vec<Option<Time>>,
     newest_b: Vec<Option<Time>>,
 }
@@ -100,7 +102,10 @@ fn count(a: impl Iterator<Item = Row>, b: impl Iterator<Item = Row>, times: usiz
             (Some(_), None) => counted.only_in_a += 1,
             (None, _) => counted.only_in_b += 1,
         }
-        for (row, newest) in [(row_a, &mut counted.newest_a), (row_b, &mut counted.newest_b)] {
+        for (row, bytes, newest) in
+            [(row_a, &mut counted.bytes_a, &mut counted.newest_a), (row_b, &mut counted.bytes_b, &mut counted.newest_b)]
+        {
+            *bytes = bytes.saturating_add(row.as_ref().map_or(0, |row| row.bytes));
             for (value, newest) in row.into_iter().flat_map(|row| row.times).zip(newest) {
                 *newest = newer(newest.take(), value);
             }

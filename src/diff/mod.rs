@@ -115,6 +115,10 @@ pub struct TableDiff {
     pub only_in_b: u64,
     /// Rows that both have, by their key, with other values. Without a key there are none.
     pub changed: u64,
+    /// What these rows hold in A: the length of texts and blobs, 8 bytes of a number.
+    pub bytes_a: u64,
+    /// The same in B.
+    pub bytes_b: u64,
     /// Of these rows, the newest value of each column that looks like a time.
     pub newest: Vec<Newest>,
     /// What else has to be said, where the tables are not of the same shape.
@@ -245,6 +249,8 @@ fn compare_tables(
         only_in_a: 0,
         only_in_b: 0,
         changed: 0,
+        bytes_a: 0,
+        bytes_b: 0,
         newest: Vec::new(),
         note: pair.note.clone(),
     };
@@ -262,6 +268,7 @@ fn compare_tables(
     found.only_in_a = counted.only_in_a;
     found.only_in_b = counted.only_in_b;
     found.changed = counted.changed;
+    (found.bytes_a, found.bytes_b) = (counted.bytes_a, counted.bytes_b);
     found.newest = counted.newest(&pair.times);
     Ok(found)
 }

@@ -89,6 +89,25 @@ fn rows_added_removed_and_changed_are_counted_by_their_key() {
     assert_eq!(Two::new("CREATE TABLE t(id, v)", a, b).counts("t"), [2, 3, 0]);
 }
 
+/// Would catch a loss whose size is that of a hash, or that leaves out the columns behind the first hundred.
+#[test]
+fn bytes_of_the_rows_that_differ_are_counted() {
+    let a = "INSERT INTO t VALUES (1, 'one', NULL), (2, 'two', 1.5), (3, 'three', x'0102')";
+    let two = Two::new(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v, w)",
+        a,
+        "INSERT INTO t VALUES (2, 'zwei', 1.5), (3, 'three', x'0102')",
+    );
+    let table = two.table("t");
+    // Each key is a number, too.
+    assert_eq!((table.bytes_a, table.bytes_b), (8 + 3 + 8 + 3 + 8, 8 + 4 + 8));
+    let columns: Vec<_> = (0..250).map(|number| format!("c{number}")).collect();
+    let schema =
+        format!("CREATE TABLE t({}); INSERT INTO t(c0, c120, c249) VALUES ('abc', 'de', 1)", columns.join(","));
+    let table = Two::new(&schema, "", "DELETE FROM t").table("t");
+    assert_eq!((table.bytes_a, table.bytes_b), (3 + 2 + 8, 0));
+}
+
 /// Would catch rows without a key that are compared as a set: the second of two equal rows counts.
 #[test]
 fn equal_rows_without_a_key_are_counted_each() {

@@ -40,6 +40,8 @@ pub struct LostRows {
     pub changed: u64,
     /// Rows that only the backup has, and that would come back.
     pub only_in_backup: u64,
+    /// What the rows hold in the database that only it has, or that would get other values.
+    pub bytes: u64,
 }
 
 /// Up to when something would be lost.
@@ -99,6 +101,7 @@ fn compare(
             only_in_live: table.only_in_a,
             changed: table.changed,
             only_in_backup: table.only_in_b,
+            bytes: table.bytes_a,
         });
     }
     Ok(lost)

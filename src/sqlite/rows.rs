@@ -101,6 +101,8 @@ pub(crate) struct Row {
     pub(crate) key: Option<[u8; 32]>,
     /// The hash of all values that are compared, with their types.
     pub(crate) hash: [u8; 32],
+    /// What these values hold: the length of texts and blobs, 8 bytes of a number.
+    pub(crate) bytes: u64,
     /// As many as were asked for; `None` for what is no time.
     pub(crate) times: Vec<Option<Time>>,
 }
@@ -241,7 +243,7 @@ fn select(query: &Query<'_>) -> String {
         Key::Columns(columns) => (call("engram_key", &columns.iter().map(key_term).collect::<Vec<_>>()), "1, 2"),
         Key::None => ("NULL".to_owned(), "2"),
     };
-    let hash = call("engram_row", &query.columns.iter().map(column).collect::<Vec<_>>());
+    let hash = row_call(&query.columns.iter().map(column).collect::<Vec<_>>());
     let time = |name: &String| {
         let value = column(name);
         format!(
@@ -273,13 +275,53 @@ fn call(function: &str, arguments: &[String]) -> String {
     call(function, &parts)
 }
 
+/// The same of a row, of which each part tells its length too.
+fn row_call(columns: &[String]) -> String {
+    let of = |columns: &[String]| format!("engram_row({})", columns.join(", "));
+    if columns.len() <= ARGUMENTS_PER_CALL {
+        return of(columns);
+    }
+    let parts: Vec<_> = columns.chunks(ARGUMENTS_PER_CALL).map(of).collect();
+    format!("engram_rows({})", parts.join(", "))
+}
+
 fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
-    connection.create_scalar_function("engram_row", -1, flags, |context| Ok(hash(context, |value| value)))?;
+    connection.create_scalar_function("engram_row", -1, flags, |context| {
+        let bytes = (0..context.len()).map(|at| held_bytes(context.get_raw(at))).sum();
+        Ok(with_bytes(hash(context, |value| value), bytes))
+    })?;
+    connection.create_scalar_function("engram_rows", -1, flags, |context| {
+        let bytes = (0..context.len()).map(|at| bytes_of_part(context.get_raw(at))).sum();
+        Ok(with_bytes(hash(context, |value| value), bytes))
+    })?;
     connection.create_scalar_function("engram_key", -1, flags, |context| {
         let has_null = (0..context.len()).any(|at| context.get_raw(at) == ValueRef::Null);
         Ok((!has_null).then(|| hash(context, as_key)))
     })
+}
+
+/// A hash, and behind it how many bytes it is of.
+const HASH_AND_BYTES: usize = 40;
+
+fn with_bytes(hash: [u8; 32], bytes: u64) -> [u8; HASH_AND_BYTES] {
+    let mut both = [0; HASH_AND_BYTES];
+    both[..32].copy_from_slice(&hash);
+    both[32..].copy_from_slice(&bytes.to_be_bytes());
+    both
+}
+
+fn bytes_of_part(part: ValueRef<'_>) -> u64 {
+    let ValueRef::Blob(both) = part else { return 0 };
+    both.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+fn held_bytes(value: ValueRef<'_>) -> u64 {
+    match value {
+        ValueRef::Null => 0,
+        ValueRef::Integer(_) | ValueRef::Real(_) => 8,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len() as u64,
+    }
 }
 
 /// A hash of the arguments with their types, of which none can be taken for another.
@@ -336,7 +378,11 @@ fn take(row: &SqlRow<'_>, query: &Query<'_>) -> rusqlite::Result<Row> {
         })
     };
     let times = (0..query.times.len()).map(time).collect::<rusqlite::Result<_>>()?;
-    Ok(Row { key, hash: row.get(1)?, times })
+    let both: [u8; HASH_AND_BYTES] = row.get(1)?;
+    let (mut hash, mut bytes) = ([0; 32], [0; 8]);
+    hash.copy_from_slice(&both[..32]);
+    bytes.copy_from_slice(&both[32..]);
+    Ok(Row { key, hash, bytes: u64::from_be_bytes(bytes), times })
 }
 
 /// A rowid as bytes that are ordered as it is.
