@@ -28,8 +28,8 @@
 //! | a command between a backup and a check | [`guard()`], [`GuardOptions`], [`Guard`], [`OnFailure`], [`GuardReport`], [`RestoreMode`], [`guard_state()`], [`GuardState`], [`PutBack`] |
 //! | in a daemon, through its own connection | [`before_cycle()`], [`after_cycle()`], [`CycleOptions`], [`Cycle`], [`CycleReport`], [`PutBackReport`], [`backup_connection()`], [`ConnectionBackupOptions`], [`LiveGuard`] |
 //! | the health at one look | [`status()`], [`StatusOptions`], [`StatusReport`], [`StatusCheck`], [`write_metrics()`] |
-//! | removing old ones | [`prune()`], [`plan_prune()`], [`PruneOptions`], [`Policy`], [`PrunePlan`], [`Judged`], [`Reason`], [`PruneReport`]; [`archive::pin()`], [`archive::unpin()`]; [`prune_kept()`], [`plan_prune_kept()`], [`PruneKeptOptions`], [`KeptPolicy`], [`KeptPlan`] |
-//! | rehearsing | [`drill_sample()`], [`DrillOptions`], [`WriterCommand`], [`DrillReport`] |
+//! | removing old ones | [`prune()`], [`plan_prune()`], [`named_backups()`], [`PruneOptions`], [`Policy`], [`PrunePlan`], [`Judged`], [`Reason`], [`PruneReport`]; [`archive::pin()`], [`archive::unpin()`]; [`prune_kept()`], [`plan_prune_kept()`], [`PruneKeptOptions`], [`KeptPolicy`], [`KeptPlan`] |
+//! | rehearsing | [`drill()`], [`DrillOptions`], [`DrillSubject`], [`Pick`], [`Assertion`], [`Thresholds`], [`SCENARIOS`], [`Program`], [`DrillReport`] |
 //! | progress, stopping | [`Observer`], [`Event`], [`Step`], [`Quiet`], [`Cancel`] |
 //! | failures | [`Error`], [`ErrorKind`], [`TargetState`], [`Result`] |
 //! | formats, pure | [`manifest`], [`digest`], [`header`] |
@@ -104,7 +104,12 @@ pub use backup::{
 pub use check::{CheckOptions, CheckReport, Depth, ForeignKeys, Integrity, Part, check};
 pub use cycle::{Cycle, CycleOptions, CycleReport, PutBackReport, after_cycle, before_cycle};
 pub use diff::{DiffOptions, DiffReport, DiffSide, Newest, SchemaDiff, Status, TableDiff, diff};
-pub use drill::{DrillOptions, DrillReport, ScenarioReport, StepReport, WriterCommand, drill_sample};
+pub use drill::{
+    Assertion, AssertionReport, CRASH_SCENARIOS, DRILL_FORMAT, DRILL_VERSION, DamageMap, DrillOptions, DrillReport,
+    DrillSubject, PageOwner, PageRun, PastDrill, Phase, Pick, Program, REHEARSE, REHEARSE_ABOUT, ReportFormat, Rpo,
+    Rto, SCENARIOS, Scenario, ScenarioReport, Scratch, StepReport, Subject, SubjectKind, Threshold, Thresholds,
+    admit_report, drill, render_report, write_report,
+};
 pub use error::{Error, ErrorKind, Result, TargetState};
 pub use findings::{Code, DamagedRange, Finding, Severity, Verdict};
 pub use fingerprint::{Content, TableContent};
@@ -115,7 +120,8 @@ pub use prometheus::write_metrics;
 pub use prune::{Judged, PruneOptions, PrunePlan, PruneReport, plan_prune, prune};
 pub use recover::{
     GuardState, InterruptedRestore, KeptPlan, KeptPolicy, PruneKeptOptions, PutBack, RecoverOptions, RecoverOutcome,
-    RecoverReport, RestoreState, guard_state, plan_prune_kept, plan_recover, prune_kept, recover, restore_state,
+    RecoverReport, RestoreState, guard_state, named_backups, plan_prune_kept, plan_recover, prune_kept, recover,
+    restore_state,
 };
 pub use restore::{
     InPlacePlan, InPlaceReport, LostRows, LostTime, NewContent, OldDatabase, RestoreOptions, RestorePlan,

@@ -25,11 +25,13 @@ pub enum Step {
     Commit,
     Settle,
     Compare,
+    Rehearse(&'static str),
 }
 
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Rehearse(scenario) => return write!(f, "rehearsing {scenario}"),
             Self::Copy => "copying the database",
             Self::Check => "checking integrity",
             Self::Hash => "hashing",

@@ -20,6 +20,7 @@ pub(crate) use names::{PARTIAL_PREFIX, PARTIAL_SUFFIX, is_partial, named_second,
 pub use names::{backup_name, sort_key};
 pub use pin::{pin, pin_path, pin_reason, unpin};
 pub use select::{Meant, Scope, Selected, Selection, select};
+pub(crate) use state::{change, read_state};
 pub use state::{lies_in, record};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -83,7 +84,16 @@ impl ManifestProblem {
 ///
 /// Why there is none to act on.
 pub fn read_manifest(backup: &Utf8Path) -> Result<Manifest, ManifestProblem> {
-    let bytes = read_bounded(&manifest_path(backup)).map_err(|e| {
+    read_manifest_at(&manifest_path(backup))
+}
+
+/// The manifest of a backup that a prune has begun to remove.
+pub(crate) fn read_pruned(backup: &Utf8Path) -> Result<Manifest, ManifestProblem> {
+    read_manifest_at(&pruned_path(backup))
+}
+
+fn read_manifest_at(path: &Utf8Path) -> Result<Manifest, ManifestProblem> {
+    let bytes = read_bounded(path).map_err(|e| {
         if e.kind() == io::ErrorKind::NotFound { ManifestProblem::Missing } else { ManifestProblem::Unreadable(e) }
     })?;
     parse(&bytes).map_err(ManifestProblem::Invalid)

@@ -1,7 +1,8 @@
-//! When each backup was last verified, how closely, and what came of it: `<archive>/.state/verified.json`.
+//! What is remembered of an archive, in `<archive>/.state/`: when each backup was last verified, how closely, and what came of it
+//! (`verified.json`), and the drills (`drills.json`).
 //!
 //! Nothing else depends on it: where it is lost, every backup counts as never verified, and a round of subsets begins anew.
-//! It is read, changed and written under a lock, and replaced by one rename, the commit point. What was written by
+//! A file is read, changed and written under a lock, and replaced by one rename, the commit point. What was written by
 //! a newer program or by somebody else is left alone.
 
 use std::collections::HashSet;
@@ -24,11 +25,8 @@ use crate::storage::{NamedFile, Ownership, Storage, open_regular, parent_of, rep
 /// The folder of our own in an archive.
 const FOLDER: &str = ".state";
 
-/// The history in it.
-const FILE: &str = "verified.json";
-
-/// Who writes the history holds this.
-const LOCK: &str = "verified.lock";
+/// The history in it; as every file here, with a lock beside it that whoever writes it holds.
+const VERIFIED: &str = "verified";
 
 /// No history is longer: an entry has at most some 700 bytes.
 const MAX_BYTES: u64 = 64 << 20;
@@ -45,7 +43,7 @@ impl History {
     /// [`ErrorKind::Failed`] if it cannot be read or is not ours.
     pub fn read(archive: &Utf8Path) -> Result<Self> {
         match state_folder(archive)? {
-            Some(folder) => read(&folder.join(FILE)),
+            Some(folder) => read(&folder.join(file_name(VERIFIED))),
             None => Ok(Self::default()),
         }
     }
@@ -67,24 +65,63 @@ pub fn lies_in(archive: &Utf8Path, backup: &Utf8Path) -> bool {
 /// Those of [`History::read`], but that a damaged history is replaced; [`ErrorKind::Busy`] if another run is writing it,
 /// [`ErrorKind::Failed`] if it cannot be written.
 pub fn record(archive: &Utf8Path, verified: &[Verified], now: Timestamp, storage: &Storage) -> Result<()> {
+    let there = names_there(archive)?;
+    change(archive, VERIFIED, now, storage, |path, found| {
+        let mut history = match found.map_or_else(|| Ok(History::default()), |bytes| parse(&bytes, path)) {
+            Err(e) if e.kind() == ErrorKind::Damaged => History::default(),
+            found => found?,
+        };
+        for verified in verified {
+            history.note(verified);
+        }
+        history.backups.retain(|name, _| there.contains(name));
+        encode(history, path)
+    })
+}
+
+/// What is remembered under this name, in bytes; `None` if there is nothing. Nothing is changed or created.
+///
+/// # Errors
+///
+/// [`ErrorKind::Failed`] if it cannot be read or is not ours, [`ErrorKind::Damaged`] if it is too long to be.
+pub(crate) fn read_state(archive: &Utf8Path, name: &str) -> Result<Option<Vec<u8>>> {
+    match state_folder(archive)? {
+        Some(folder) => read_bytes(&folder.join(file_name(name))),
+        None => Ok(None),
+    }
+}
+
+/// Reads what is remembered under this name, and writes what `change` makes of it, under a lock; `change` is given the file's path
+/// too, for its errors.
+///
+/// When this returned `Ok`, it survives a power cut. After an error the file is the old one or the new one.
+///
+/// # Errors
+///
+/// Those of [`read_state`] and of `change`; [`ErrorKind::Busy`] if another run is writing it, [`ErrorKind::Failed`] if it cannot be
+/// written.
+pub(crate) fn change(
+    archive: &Utf8Path,
+    name: &str,
+    now: Timestamp,
+    storage: &Storage,
+    change: impl FnOnce(&Utf8Path, Option<Vec<u8>>) -> Result<Vec<u8>>,
+) -> Result<()> {
     let owner = archive.metadata().map_err(|e| Error::io("look at", archive, e))?;
     let folder = match state_folder(archive)? {
         Some(folder) => folder,
         None => make_folder(archive, &owner, storage)?,
     };
     // It is a moment, and what was seen should be kept even by somebody who was asked to stop.
-    let _lock = Lock::exclusive(&folder.join(LOCK), WAIT, Some(&owner), now, &Cancel::default())?;
-    let path = folder.join(FILE);
-    let mut history = match read(&path) {
-        Err(e) if e.kind() == ErrorKind::Damaged => History::default(),
-        found => found?,
-    };
-    for verified in verified {
-        history.note(verified);
-    }
-    let there = names_there(archive)?;
-    history.backups.retain(|name, _| there.contains(name));
-    write(history, &folder, &owner, storage)
+    let lock = folder.join(format!("{name}.lock"));
+    let _lock = Lock::exclusive(&lock, WAIT, Some(&owner), now, &Cancel::default())?;
+    let path = folder.join(file_name(name));
+    let text = change(&path, read_bytes(&path)?)?;
+    write(&text, &path, name, &owner, storage)
+}
+
+fn file_name(name: &str) -> String {
+    format!("{name}.json")
 }
 
 /// The folder of our own, if it is there and no link to anywhere else.
@@ -118,6 +155,10 @@ fn give_to(file: &NamedFile, owner: &Metadata, mode: u32, storage: &Storage) -> 
 }
 
 fn read(path: &Utf8Path) -> Result<History> {
+    read_bytes(path)?.map_or_else(|| Ok(History::default()), |bytes| parse(&bytes, path))
+}
+
+fn read_bytes(path: &Utf8Path) -> Result<Option<Vec<u8>>> {
     let failed = |e: io::Error| Error::io("read", path, e);
     match path.symlink_metadata() {
         Ok(metadata) if metadata.is_file() => {}
@@ -125,7 +166,7 @@ fn read(path: &Utf8Path) -> Result<History> {
             let error = Error::new(ErrorKind::Failed, "read", path).because("it is not a regular file");
             return Err(error.hint("move it away"));
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(History::default()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(e)),
     }
     let mut bytes = Vec::new();
@@ -134,7 +175,7 @@ fn read(path: &Utf8Path) -> Result<History> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(damaged(path, format!("it is longer than {MAX_BYTES} bytes")));
     }
-    parse(&bytes, path)
+    Ok(Some(bytes))
 }
 
 /// The names of the backups in a folder: a backup is there as long as its manifest is.
@@ -150,15 +191,13 @@ fn names_there(archive: &Utf8Path) -> Result<HashSet<String>> {
 }
 
 /// Under the lock, so a temporary file that lies there is what an interrupted run has left: it has one name only.
-fn write(history: History, folder: &Utf8Path, owner: &Metadata, storage: &Storage) -> Result<()> {
-    let path = folder.join(FILE);
-    let text = encode(history, &path)?;
-    let partial = folder.join(format!("{PARTIAL_PREFIX}verified{PARTIAL_SUFFIX}"));
+fn write(text: &[u8], path: &Utf8Path, name: &str, owner: &Metadata, storage: &Storage) -> Result<()> {
+    let partial = parent_of(path).join(format!("{PARTIAL_PREFIX}{name}{PARTIAL_SUFFIX}"));
     storage.remove(&partial)?;
     let file = storage.create(&partial)?;
     let written = give_to(&file, owner, 0o600, storage)
-        .and_then(|()| storage.write_at(&file, 0, &text))
-        .and_then(|()| replace(storage, &file, &path));
+        .and_then(|()| storage.write_at(&file, 0, text))
+        .and_then(|()| replace(storage, &file, path));
     written.map_err(|e| match storage.remove(&partial) {
         Ok(_) => e,
         Err(left) => e.hint(format!("a temporary file was left for the next run: {}", left.message())),

@@ -1,6 +1,7 @@
 //! The command line's grammar: what all commands share. Those of a kind have their options in a file of their own.
 
 mod backups;
+mod drill;
 mod restore;
 mod retention;
 
@@ -15,6 +16,7 @@ use engram_restore::Percent;
 pub(crate) use backups::{
     AdoptArgs, BackupArgs, DiffArgs, EngineArg, ForeignKeysArg, ListArgs, ShowArgs, StatusArgs, VerifyArgs,
 };
+pub(crate) use drill::{DrillApplicationArgs, DrillArgs, DrillCommand, regression};
 pub(crate) use restore::{GuardArgs, OnFailureArg, RecoverArgs, RestoreArgs, UndoArgs};
 pub(crate) use retention::{ConfigArgs, PinArgs, PruneArgs, UnpinArgs};
 
@@ -122,23 +124,12 @@ pub(crate) enum Command {
     /// Print the man page
     #[command(after_help = "Example: engram-restore manual")]
     Manual,
-    /// The process that writes beside a drill's backup
+    /// The process that commits to a drill's database
     #[command(hide = true)]
-    SampleWriter(SampleWriterArgs),
+    DrillApplication(DrillApplicationArgs),
     /// Another command, of which one file operation goes wrong
     #[command(hide = true)]
     Fault(FaultArgs),
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Example: engram-restore drill --sample")]
-pub(crate) struct DrillArgs {
-    /// On a generated database, in a temporary folder
-    #[arg(long, required = true)]
-    pub(crate) sample: bool,
-    /// Observations in the generated database; 1000 make about 3 MB
-    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub(crate) rows: u64,
 }
 
 #[derive(Args, Debug)]
@@ -156,13 +147,6 @@ pub(crate) enum ShellArg {
     Bash,
     Zsh,
     Fish,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct SampleWriterArgs {
-    pub(crate) path: Utf8PathBuf,
-    #[arg(long, default_value_t = 50)]
-    pub(crate) per_second: u64,
 }
 
 #[derive(Args, Debug)]

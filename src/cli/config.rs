@@ -8,11 +8,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use engram_restore::{Error, ErrorKind, KeptPolicy, Policy, Result};
+use engram_restore::{Assertion, Error, ErrorKind, KeptPolicy, Policy, Result, Thresholds};
 use serde_json::{Value as Json, json};
 use toml::de::{DeTable, DeValue};
 
-use super::args::duration;
+use super::args::{duration, regression};
 pub(crate) use super::keys::Key;
 use super::keys::{Kind, nearest_key};
 
@@ -44,6 +44,8 @@ enum Value {
     Texts(Vec<String>),
     Count(NonZero<u32>),
     Duration(Duration, String),
+    Percent(u32, String),
+    Assertions(Vec<Assertion>),
     Flag(bool),
 }
 
@@ -99,8 +101,9 @@ impl Config {
     pub(crate) fn json(&self, key: Key) -> Option<Json> {
         self.value(key).map(|value| match value {
             Value::Path(path) => json!(path),
-            Value::Word(text) | Value::Duration(_, text) => json!(text),
+            Value::Word(text) | Value::Duration(_, text) | Value::Percent(_, text) => json!(text),
             Value::Texts(texts) => json!(texts),
+            Value::Assertions(assertions) => json!(assertions.iter().map(ToString::to_string).collect::<Vec<_>>()),
             Value::Count(count) => json!(count),
             Value::Flag(flag) => json!(flag),
         })
@@ -117,6 +120,23 @@ impl Config {
             keep_labels: self.texts(Key::KeepLabels),
             min_keep: self.count(Key::MinKeep),
         }
+    }
+
+    /// What is asked of a drill as a whole.
+    pub(crate) fn thresholds(&self) -> Thresholds {
+        let percent = self.value(Key::DrillMaxRtoRegression);
+        Thresholds {
+            max_rto: self.duration(Key::DrillMaxRto),
+            max_rpo: self.duration(Key::DrillMaxRpo),
+            max_rto_regression_percent: percent
+                .and_then(|value| if let Value::Percent(percent, _) = value { Some(*percent) } else { None }),
+        }
+    }
+
+    /// What a restored database is asked.
+    pub(crate) fn assertions(&self) -> Vec<Assertion> {
+        let value = self.value(Key::DrillAssert);
+        value.map_or_else(Vec::new, |value| if let Value::Assertions(all) = value { all.clone() } else { Vec::new() })
     }
 
     /// Which old databases stay.
@@ -212,7 +232,11 @@ fn unknown(name: &str) -> String {
 /// The value, or what stands there in its place.
 fn read_value(kind: Kind, value: &DeValue<'_>) -> Result<Value, String> {
     let read = match kind {
-        Kind::Path => value.as_str().filter(|path| !path.is_empty()).map(|path| Value::Path(path.into())),
+        // What a shell makes of a tilde, nobody makes of it here: it would be a folder of that name.
+        Kind::Path => {
+            let is_path = |path: &&str| !path.is_empty() && *path != "~" && !path.starts_with("~/");
+            value.as_str().filter(is_path).map(|path| Value::Path(path.into()))
+        }
         Kind::Word(words) => {
             value.as_str().filter(|word| words.contains(word)).map(|word| Value::Word(word.to_owned()))
         }
@@ -225,9 +249,28 @@ fn read_value(kind: Kind, value: &DeValue<'_>) -> Result<Value, String> {
             number.and_then(NonZero::new).map(Value::Count)
         }),
         Kind::Duration => value.as_str().and_then(|text| Some(Value::Duration(duration(text).ok()?, text.to_owned()))),
+        Kind::Percent => value.as_str().and_then(|text| Some(Value::Percent(regression(text).ok()?, text.to_owned()))),
+        Kind::Assertions => return assertions(value).map(Value::Assertions),
         Kind::Flag => value.as_bool().map(Value::Flag),
     };
     read.ok_or_else(|| found(value))
+}
+
+/// Sections with `sql` and `expect`, or what stands there in their place.
+fn assertions(value: &DeValue<'_>) -> Result<Vec<Assertion>, String> {
+    let Some(sections) = value.as_array() else { return Err(found(value)) };
+    let one = |section: &toml::Spanned<DeValue<'_>>| {
+        let table = section.get_ref().as_table().ok_or_else(|| found(section.get_ref()))?;
+        let text = |name: &str| {
+            let value = table.get(name).ok_or_else(|| format!("one without {name}"))?;
+            value.get_ref().as_str().ok_or_else(|| format!("one whose {name} is {}", found(value.get_ref())))
+        };
+        if let Some((other, _)) = table.iter().find(|(name, _)| !matches!(name.get_ref().as_ref(), "sql" | "expect")) {
+            return Err(format!("one with {:?}, which there is not", other.get_ref()));
+        }
+        Assertion::new(text("sql")?, text("expect")?).map_err(|why| format!("one of which {why}"))
+    };
+    sections.iter().map(one).collect()
 }
 
 /// What stands there, for an error.

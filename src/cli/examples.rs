@@ -16,9 +16,10 @@ const OF_THE_SHELL: [&str; 7] = ["|", ">", ">>", "2>&1", "&&", "||", "#"];
 
 /// The arguments of each command line of ours in a line of text.
 fn command_lines(line: &str) -> Vec<Vec<String>> {
-    let words: Vec<_> = line.split_whitespace().collect();
-    let is_program = |word: &&&str| word.trim_start_matches("ExecStart=").rsplit('/').next() == Some(PROGRAM);
-    let parts = words.split(|word| OF_THE_SHELL.contains(word));
+    // As a shell would, but for what is no whole command line, such as a line of YAML.
+    let words = shlex::split(line).unwrap_or_else(|| line.split_whitespace().map(str::to_owned).collect());
+    let is_program = |word: &&String| word.trim_start_matches("ExecStart=").rsplit('/').next() == Some(PROGRAM);
+    let parts = words.split(|word| OF_THE_SHELL.contains(&word.as_str()));
     let ours = parts.filter_map(|part| {
         let at = part.len() - part.iter().skip_while(|word| !is_program(word)).count();
         let arguments = part.get(at + 1..).filter(|arguments| !arguments.is_empty())?;

@@ -22,6 +22,10 @@ pub(crate) enum Key {
     PreRestoreKeep,
     PreRestoreMinAge,
     StatusMaxAge,
+    DrillMaxRto,
+    DrillMaxRpo,
+    DrillMaxRtoRegression,
+    DrillAssert,
     PreCycleBackup,
     BackupRetentionDays,
 }
@@ -39,6 +43,10 @@ pub(crate) enum Kind {
     Count,
     /// Such as `"90s"`.
     Duration,
+    /// Such as `"20%"`.
+    Percent,
+    /// Tables with `sql` and `expect`.
+    Assertions,
     Flag,
 }
 
@@ -46,7 +54,7 @@ impl Kind {
     /// As an error names it.
     pub(crate) fn expected(self) -> String {
         match self {
-            Self::Path => "a path in quotes".to_owned(),
+            Self::Path => "a path in quotes, without ~".to_owned(),
             Self::Word(words) => {
                 let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
                 format!("one of {}", quoted.join(", "))
@@ -54,13 +62,15 @@ impl Kind {
             Self::Texts => "a list of strings, such as [\"before-upgrade\"]".to_owned(),
             Self::Count => format!("a whole number from 1 to {}", u32::MAX),
             Self::Duration => "a duration in quotes, such as \"90s\", \"26h\" or \"7d\"".to_owned(),
+            Self::Percent => "a percentage in quotes, such as \"20%\"".to_owned(),
+            Self::Assertions => "sections [[drill.assert]], each with sql and expect, both strings".to_owned(),
             Self::Flag => "true or false".to_owned(),
         }
     }
 }
 
 impl Key {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Db,
         Self::Archive,
         Self::BackupEngine,
@@ -77,6 +87,10 @@ impl Key {
         Self::PreRestoreKeep,
         Self::PreRestoreMinAge,
         Self::StatusMaxAge,
+        Self::DrillMaxRto,
+        Self::DrillMaxRpo,
+        Self::DrillMaxRtoRegression,
+        Self::DrillAssert,
         Self::PreCycleBackup,
         Self::BackupRetentionDays,
     ];
@@ -100,6 +114,10 @@ impl Key {
             Self::PreRestoreKeep => ("pre_restore.keep", Kind::Count, "2"),
             Self::PreRestoreMinAge => ("pre_restore.min_age", Kind::Duration, "1d"),
             Self::StatusMaxAge => ("status.max_age", Kind::Duration, "any age will do"),
+            Self::DrillMaxRto => ("drill.max_rto", Kind::Duration, "any time will do"),
+            Self::DrillMaxRpo => ("drill.max_rpo", Kind::Duration, "any loss will do"),
+            Self::DrillMaxRtoRegression => ("drill.max_rto_regression", Kind::Percent, "any will do"),
+            Self::DrillAssert => ("drill.assert", Kind::Assertions, "none"),
             Self::PreCycleBackup => ("dream.pre_cycle_backup", Kind::Flag, "true"),
             Self::BackupRetentionDays => ("dream.backup_retention_days", Kind::Count, "no such rule"),
         }

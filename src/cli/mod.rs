@@ -85,9 +85,8 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
     let mut progress = Progress::new(shape, signals.cancel());
     let config = match &cli.command {
         // They make a database of their own, or need none.
-        Command::Drill(_) | Command::SampleWriter(_) | Command::Completions(_) | Command::Manual => {
-            Ok(Config::default())
-        }
+        Command::Drill(args) if args.needs_no_database() => Ok(Config::default()),
+        Command::DrillApplication(_) | Command::Completions(_) | Command::Manual => Ok(Config::default()),
         Command::Backup(_)
         | Command::List(_)
         | Command::Show(_)
@@ -103,6 +102,7 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
         | Command::Pin(_)
         | Command::Unpin(_)
         | Command::Config(_)
+        | Command::Drill(_)
         | Command::Fault(_) => configuration(&cli.global),
     };
     let context = match config {
@@ -129,7 +129,7 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
         Command::Drill(args) => drill::run(args, &context, &mut progress),
         Command::Completions(args) => completions::run(args),
         Command::Manual => manual::run(),
-        Command::SampleWriter(args) => drill::write_sample(args),
+        Command::DrillApplication(args) => drill::run_application(args),
         Command::Fault(_) => Err(Error::new(ErrorKind::Internal, "run", "a fault without its command")),
     };
     let mut outcome = done.unwrap_or_else(|error| failed(error, Some(&signals)));

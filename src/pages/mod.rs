@@ -7,6 +7,7 @@
 
 mod btree;
 mod file;
+mod map;
 mod schema;
 mod set;
 mod walk;
@@ -17,6 +18,7 @@ use std::ops::RangeInclusive;
 
 use btree::{MAX_DEPTH, Page};
 use file::{Opened, Pages};
+pub(crate) use map::{MapOwner, OwnerKind, PageMap};
 pub(crate) use schema::Root;
 use walk::{MAX_PROBLEMS, Owner, Problems, Walk};
 

@@ -64,7 +64,7 @@ fn stock_check(db: &Utf8Path) -> String {
 }
 
 /// The pages of each tree, by this room and by `dbstat`.
-fn pages_of_trees(db: &Utf8Path) -> [BTreeMap<String, BTreeSet<u32>>; 2] {
+pub(super) fn pages_of_trees(db: &Utf8Path) -> [BTreeMap<String, BTreeSet<u32>>; 2] {
     let file = File::open(db).unwrap();
     let Opened::Database(pages) = Pages::open(&file).unwrap() else { panic!("{db} is no database") };
     let mut reached = Vec::new();
@@ -93,7 +93,7 @@ fn pages_of_trees(db: &Utf8Path) -> [BTreeMap<String, BTreeSet<u32>>; 2] {
 
 /// Tables of each kind with rows and keys that overflow, and free pages. `{name}` is long, so that a row of the schema
 /// overflows before its root page.
-fn everything_there_is(page_size: u32) -> String {
+pub(super) fn everything_there_is(page_size: u32) -> String {
     let name = "n".repeat(page_size.min(4096) as usize);
     format!(
         "CREATE TABLE t(id INTEGER PRIMARY KEY, word TEXT, filler BLOB);

@@ -3,6 +3,7 @@
 //! This room plays the *application*: it names rusqlite and creates its own file, as engram does, and nothing of the
 //! library's real work may use it. It never touches a file that was there before [`create`].
 
+mod application;
 mod rows;
 mod schema;
 mod text;
@@ -17,6 +18,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::database::sidecars_there;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::Cancel;
+pub use application::{Application, DRILL_TABLE};
 use rows::{ROWS_PER_CHUNK, ROWS_PER_SESSION, Rows};
 pub use writer::Writer;
 

@@ -10,6 +10,7 @@ mod fold;
 mod inspect;
 mod live;
 mod overwrite;
+mod question;
 mod reader;
 mod replay;
 mod rows;
@@ -37,7 +38,8 @@ pub(crate) use inspect::Inspection;
 pub(crate) use live::live_header;
 pub(crate) use overwrite::{Locked, NOT_CHANGED, OTHER_WAY, Overwritten, Target, admit_source};
 pub(crate) use overwrite::{Overwriting, Wait, overwrite_connection, watch_connection};
-pub(crate) use replay::{WAL_HEADER_BYTES, pages_in_wal, present_bytes, replay_wal};
+pub(crate) use question::{Answer, ask};
+pub(crate) use replay::{WAL_HEADER_BYTES, last_commit_frame, pages_in_wal, present_bytes, replay_wal};
 #[cfg(test)]
 pub(crate) use rows::{Collation, KeyColumn};
 pub(crate) use rows::{Column, Key, Object, Query, Row, Table};
