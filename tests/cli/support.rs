@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use engram_restore::sample::{SampleOptions, create};
+use engram_restore::sample::{SampleJournal, SampleOptions, Writer, create};
 use serde_json::Value;
 
 use crate::processes::{Foreign, start};
@@ -165,14 +165,15 @@ impl ForeignWriter {
     pub(crate) fn start(db: &Utf8Path, per_second: u64) -> Self {
         use std::io::BufRead as _;
         let mut child = start(
-            Command::new(assert_cmd::cargo::cargo_bin!("engram-restore"))
-                .args(["sample-writer", db.as_str(), "--per-second", &per_second.to_string()])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped()),
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "support::sample_writer", "--ignored", "--nocapture"])
+                .envs([("WRITER_DATABASE", db.as_str()), ("WRITER_PER_SECOND", &per_second.to_string())])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null()),
         );
-        let mut line = String::new();
-        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        // Among what the test harness prints.
+        assert!(lines.any(|line| line.unwrap() == "ready"), "the writer has ended");
         Self(child)
     }
 
@@ -185,5 +186,20 @@ impl Drop for ForeignWriter {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+    }
+}
+
+/// Not a test: the other process of [`ForeignWriter`].
+#[test]
+#[ignore = "it is run by the tests that need another process"]
+fn sample_writer() {
+    let path = std::env::var("WRITER_DATABASE").unwrap();
+    let per_second: u32 = std::env::var("WRITER_PER_SECOND").unwrap().parse().unwrap();
+    let mut writer = Writer::open(path.as_str().into(), SampleJournal::Wal, 1).unwrap();
+    writer.write().unwrap();
+    println!("\nready");
+    // Until it is killed.
+    while writer.write().is_ok() {
+        std::thread::sleep(Duration::from_secs(1) / per_second);
     }
 }

@@ -65,7 +65,7 @@ fn writing_daemon_is_refused_and_goes_on() {
     let json = hot.scene.run(&["restore", "latest", "--json"]).expect(3).json();
     assert_eq!(json["error"]["kind"], "busy");
     assert_eq!(json["error"]["target_changed"], false);
-    assert_names(&json["error"], writer.pid(), "sample-writer");
+    assert_names(&json["error"], writer.pid(), "support::sample_writer");
     drop(writer);
     assert!(crate::content::content(&hot.scene.db).observations > hot.old.observations);
     assert!(!hot.kept().exists());
