@@ -6,9 +6,11 @@ mod ci;
 mod crash;
 mod deploy;
 mod differential;
+mod foreign;
 mod mutants;
 mod named_tests;
 mod release;
+mod report;
 mod sample;
 mod snapshot;
 mod source;
@@ -42,6 +44,8 @@ enum Chore {
     Crash(crash::Options),
     /// Look at the units, the cron line and the workflow of docs/deploy/. Installs nothing.
     Deploy,
+    /// Drills of other tools' backups, with the real litestream and the real restic.
+    Foreign,
     /// Take each odd step of a restore out, and look whether its test fails. Takes minutes.
     Mutants(mutants::Options),
     /// Build the release, and weigh it: size, libraries, crates.
@@ -53,6 +57,8 @@ enum Chore {
     SampleWriter(sample::WriterOptions),
     /// Take thousands of copies of databases that others use in every way meanwhile.
     Snapshot(snapshot::Options),
+    /// Reports of drills, read by a browser, a schema, a parser and a renderer.
+    Report(report::Options),
     /// The deep check against SQLite's own, on tens of thousands of damaged databases
     Differential(differential::Options),
     /// Check the house rules over the text of src/.
@@ -68,7 +74,9 @@ fn main() -> ExitCode {
         Chore::Ci => root().and_then(|root| ci::run(&root)),
         Chore::Crash(options) => root().and_then(|root| crash::run(&options, &root)),
         Chore::Deploy => root().and_then(|root| deploy::run(&root)),
+        Chore::Foreign => root().and_then(|root| foreign::run(&root)),
         Chore::Release => root().and_then(|root| release::run(&root)),
+        Chore::Report(options) => root().and_then(|root| report::run(&options, &root)),
         Chore::Mutants(options) => root().and_then(|root| mutants::run(&root, &options)),
         Chore::Sample(options) => sample::run(&options),
         Chore::SampleWriter(options) => sample::write_until_killed(&options),

@@ -63,7 +63,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "changing files",
-        homes: &["src/storage/", "src/sample/", "src/lock.rs"],
+        homes: &["src/storage/", "src/sample/", "src/lock.rs", "src/drill/scratch.rs"],
         names: &[
             Child(
                 "fs",
@@ -112,7 +112,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "opening for writing",
-        homes: &["src/storage/", "src/sample/", "src/lock.rs"],
+        homes: &["src/storage/", "src/sample/", "src/lock.rs", "src/drill/scratch.rs"],
         names: &[
             Child("File", &["create*", "options"]),
             Child("OFlags", &["CREATE", "TRUNC", "WRONLY", "RDWR", "APPEND", "TMPFILE"]),
