@@ -51,6 +51,18 @@ fn disk_full() {
     rehearsal.fails("disk-full", greedy);
 }
 
+/// Would catch a disaster that was never made real and passes: no disk was full.
+#[test]
+fn disk_that_never_was_full_is_inconclusive() {
+    let rehearsal = Rehearsal::new();
+    let unlimited = r#"case $command in fault) shift 5; while [ "$1" != -- ]; do shift; done; shift
+        real --json --db "$db" --archive "$archive" "$@";; *) real "$@";; esac"#;
+    let program = rehearsal.program(unlimited);
+    let answer = rehearsal.drill(&["--scenario", "disk-full", "--program", program.as_str()]);
+    assert_eq!(answer.verdict(), "inconclusive", "{answer:#?}");
+    assert!(answer.scenario()["unknown"].to_string().contains("no restore met a full disk"), "{answer:#?}");
+}
+
 #[test]
 fn permission_lost() {
     let rehearsal = Rehearsal::new();
@@ -59,6 +71,12 @@ fn permission_lost() {
     rehearsal.fails("permission-lost", bold).says("exit 5 was due");
     let wasteful = r#"real "$@"; status=$?; rm -f "$db.pre-restore" 2>/dev/null; exit $status"#;
     rehearsal.fails("permission-lost", wasteful).says("is not the database that was there before");
+}
+
+/// Would catch a matrix that takes a backup that was done, though its command was stopped, for a restore that was not.
+#[test]
+fn crash_matrix_of_a_backup() {
+    Rehearsal::new().passes("crash-backup");
 }
 
 /// One command of the matrix; all of them are for a disk, not for a test.
