@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::SignedDuration;
+
 use crate::check::{CheckOptions, Depth, check};
 use crate::drill::application::Daemon;
 use crate::drill::report::Rpo;
@@ -21,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// By a swap it would go on with a file that nobody finds any more: that is refused. In place it goes on with the new content.
 pub(super) fn keeps_open(stage: &mut Stage<'_>) -> Result<()> {
-    let database = stage.database.clone();
+    let (database, began_at) = (stage.database.clone(), jiff::Timestamp::now());
     // What would stay if nothing was restored, whatever the daemon writes meanwhile.
     Application::open(&database)?.mark()?;
     let mut daemon = stage.step("start a daemon", |stage| {
@@ -42,8 +44,10 @@ pub(super) fn keeps_open(stage: &mut Stage<'_>) -> Result<()> {
     stage.report.backup = run.path("backup");
     stage.report.rto = Some(run.rto());
     let past = stage.past;
-    // What it commits while that is under way goes too, and nobody can count it.
-    stage.report.rpo = Some(lost(given_up_at, past.newest.at, last.saturating_sub(past.newest.commits)));
+    // From the backup to the last commit of the past, and from where the daemon went on. What it commits while the restore is under
+    // way goes too, and nobody can count it.
+    let window = past.present.at.duration_since(past.newest.at) + given_up_at.duration_since(began_at);
+    stage.report.rpo = Some(lost(window, last.saturating_sub(past.newest.commits)));
     stage.step("look whether it goes on with the new content", |stage| {
         let restored = Application::open(&database)?.commits()?;
         let start = Instant::now();
@@ -94,8 +98,9 @@ pub(super) fn under_load(stage: &mut Stage<'_>) -> Result<()> {
         Ok((daemon, format!("it makes up to {} commits a second", 10 * PER_SECOND)))
     })?;
     let before = Application::open(&database)?.commits()?;
-    let run = stage.run("back up beside it", &["backup"], 0)?;
+    // It holds what was there at some moment after this.
     let taken_at = jiff::Timestamp::now();
+    let run = stage.run("back up beside it", &["backup"], 0)?;
     let taken = run.path("backup");
     daemon.kill(&database)?;
     let killed_at = jiff::Timestamp::now();
@@ -118,12 +123,13 @@ pub(super) fn under_load(stage: &mut Stage<'_>) -> Result<()> {
     if commits < before || commits > all {
         stage.problem(format!("{commits} commits came back; {before} were made before the backup, {all} in all"));
     }
-    stage.report.rpo = Some(lost(killed_at, taken_at, all.saturating_sub(commits)));
+    stage.report.rpo = Some(lost(killed_at.duration_since(taken_at), all.saturating_sub(commits)));
     Ok(())
 }
 
-/// So many commits, each a row, since the backup.
-fn lost(until: jiff::Timestamp, taken_at: jiff::Timestamp, commits: u64) -> Rpo {
-    let window = if commits == 0 { 0 } else { until.duration_since(taken_at).as_millis() };
-    Rpo { window_ms: u64::try_from(window).ok(), commits: Some(commits), rows: Some(commits), ..Rpo::default() }
+/// So many commits, each a row, within this time.
+fn lost(window: SignedDuration, commits: u64) -> Rpo {
+    // Whatever the clock says, something is lost in some time.
+    let window_ms = if commits == 0 { 0 } else { u64::try_from(window.as_millis()).unwrap_or(0).max(1) };
+    Rpo { window_ms: Some(window_ms), commits: Some(commits), rows: Some(commits), ..Rpo::default() }
 }
