@@ -11,14 +11,17 @@
 
 mod admit;
 
+use std::time::Duration;
+
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
 use crate::archive::manifest_path;
 use crate::backup::{
-    Copy, Finished, Origin, Partial, describe, examine, finish, publish_in, publish_manifest, publish_manifest_of_ours,
-    sweep,
+    Copy, Finished, Origin, Partial, Signer, describe, examine, finish, publish_in, publish_manifest,
+    publish_manifest_of_ours, sweep,
 };
+use crate::check::CheckOptions;
 use crate::database;
 use crate::digest::Draft;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,6 +29,7 @@ use crate::findings::{Code, Finding, Severity};
 use crate::header::JournalMode;
 use crate::manifest::Manifest;
 use crate::observe::{Event, Observer, Step};
+use crate::signature::Keys;
 use crate::sqlite::{Copied, fold_copy, last_commit_frame, replay_wal};
 use crate::storage::{NamedFile, Storage, existing_ancestor, open_regular, parent_of};
 use admit::{Admitted, Subject, admit};
@@ -49,8 +53,12 @@ pub struct AdoptOptions {
     /// When its content was current; `None`: at the time in its name, if that is one that backups get, else when the file
     /// was last changed.
     pub created_at: Option<Timestamp>,
+    /// A check that takes longer is *inconclusive*, and the file refused; `None`: 10 s and another 10 s for each 100 MB.
+    pub max_time: Option<Duration>,
     /// The time of the adoption.
     pub now: Timestamp,
+    /// Signs the manifest: who adopts a file vouches for it.
+    pub keys: Keys,
 }
 
 /// Where an adopted file lies.
@@ -124,7 +132,9 @@ pub struct Adopted {
 ///     live: None,
 ///     label: Some("made by hand".to_owned()),
 ///     created_at: None,
+///     max_time: None,
 ///     now: jiff::Timestamp::now(),
+///     keys: Default::default(),
 /// };
 /// match adopt(&options, &Storage::new(), &mut Quiet)? {
 ///     Adoption::Adopted(adopted) => assert_eq!(adopted.backup, file.canonicalize_utf8()?),
@@ -191,10 +201,22 @@ impl Subject<'_> {
     /// Checks and hashes the file where it is.
     fn examine(&self, observer: &mut dyn Observer) -> Result<Finished> {
         // Closed again before the second look: it would find us.
-        let examined = self.open().and_then(|file| examine(&file, Draft::default(), self.journal_mode, observer));
+        let examined = self.open().and_then(|file| {
+            let options = self.check_options();
+            examine(&file, Draft::default(), self.journal_mode, &options, observer)
+        });
+        // Some thread that did not stop may still have it open: us.
+        if examined.as_ref().is_ok_and(|finished| finished.integrity_check.error.is_some()) {
+            return examined;
+        }
         // What is torn between two states is no damage.
         self.require_unchanged()?;
         examined
+    }
+
+    /// Unlike a backup's own check, this one ends: nobody knows whose file it is.
+    fn check_options(&self) -> CheckOptions {
+        CheckOptions { max_time: self.options.max_time, ..CheckOptions::default() }
     }
 
     fn open(&self) -> Result<NamedFile> {
@@ -210,6 +232,10 @@ impl Subject<'_> {
         let findings = finished.findings.iter().filter(|finding| finding.severity != Severity::Warning).cloned();
         // The copy that was checked is gone by the time that somebody reads this.
         Some(findings.map(|finding| Finding { backup: self.file.clone(), ..finding }).collect())
+    }
+
+    fn signer(&self) -> Signer<'_> {
+        Signer { keys: &self.options.keys, now: self.options.now }
     }
 
     fn origin(&self) -> Origin<'_> {
@@ -232,7 +258,7 @@ impl Subject<'_> {
         storage.sync(&self.open()?)?;
         let manifest = describe(&self.origin(), finished);
         let published = sweep(parent_of(&self.file), storage)
-            .and_then(|_swept| publish_manifest(&self.file, manifest, storage))
+            .and_then(|_swept| publish_manifest(&self.file, manifest, self.signer(), storage))
             .map_err(|e| e.within("adopt", &self.file).hint("--into-archive makes a copy in the archive instead"))?;
         Ok(adopted(self.file.clone(), published, Vec::new()))
     }
@@ -259,7 +285,7 @@ impl Subject<'_> {
             let archive = archive.canonicalize_utf8().map_err(|e| Error::io("find the archive", &archive, e))?;
             let manifest = describe(&self.origin(), finished);
             let backup = publish_in(&archive, &self.source, self.created_at, &partial.file, storage)?;
-            let (backup, manifest) = publish_manifest_of_ours(backup, manifest, storage)?;
+            let (backup, manifest) = publish_manifest_of_ours(backup, manifest, self.signer(), storage)?;
             Ok(adopted(backup, manifest, self.sidecars.clone()))
         });
         made.map_err(|e| partial.discard(e, storage))
@@ -275,46 +301,60 @@ impl Subject<'_> {
     ) -> Result<Result<Finished, Vec<Finding>>> {
         observer.event(Event::Step(Step::Copy));
         copy_file(&self.file, into, storage, observer)?;
-        for sidecar in self.sidecars.iter().filter(|path| !path.as_str().ends_with("-shm")) {
-            let suffix = sidecar.as_str().strip_prefix(self.file.as_str()).unwrap_or_default();
-            let copy = storage.create(&database::sidecar(&into.path, suffix))?;
-            copy_file(sidecar, &copy, storage, observer)?;
-        }
+        let folded = self.fold(into, storage, observer);
+        // What is torn between two states is no damage.
         self.require_unchanged()?;
-        let wal = self.wal();
-        let journal_mode = if wal.is_some() { JournalMode::Wal } else { self.journal_mode };
-        if !self.sidecars.is_empty()
-            && let Err(e) = fold(into, wal, storage, observer)
-        {
-            return if e.kind() == ErrorKind::Damaged {
-                Ok(Err(vec![Finding::new(Code::DeepCheckFailed, &self.file, e.message())]))
-            } else {
-                Err(e)
-            };
-        }
+        let journal_mode = if self.wal().is_some() { JournalMode::Wal } else { self.journal_mode };
         let copied = Copied { journal_mode, writers_waited: None };
-        let finished = finish(into, Copy::unhashed(copied), storage, observer)?;
-        Ok(match self.judge(&finished) {
-            Some(findings) => Err(findings),
-            None => Ok(finished),
-        })
+        let finished = match folded {
+            Ok(()) => {
+                if let Some(finding) = self.too_large(into)? {
+                    return Ok(Err(vec![finding]));
+                }
+                finish(into, Copy::unhashed(copied), &self.check_options(), storage, observer)
+            }
+            Err(e) => Err(e),
+        };
+        match finished {
+            Ok(finished) => Ok(self.judge(&finished).map_or(Ok(finished), Err)),
+            // The copy is named in it, which is gone by the time that somebody reads this.
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                let why = e.message().replace(into.path.as_str(), "the copy with its sidecars folded in");
+                Ok(Err(vec![Finding::new(Code::DeepCheckFailed, &self.file, why)]))
+            }
+            Err(e) => Err(e),
+        }
     }
 
-    /// The `-wal`, if there is one with anything in it.
-    fn wal(&self) -> Option<&Utf8Path> {
-        let sidecars = self.sidecars.iter().zip(self.before.iter().skip(1));
-        let mut wals = sidecars.filter(|(path, stamp)| path.as_str().ends_with("-wal") && stamp.size_bytes > 0);
-        wals.next().map(|(path, _)| path.as_path())
+    /// Why a folded copy is not looked at. A journal says how long the database was, and SQLite makes it so: a few kilobytes
+    /// of it are enough for terabytes of nothing, which would be read for hours. Of a WAL SQLite itself believes no more
+    /// than this.
+    fn too_large(&self, copy: &NamedFile) -> Result<Option<Finding>> {
+        /// The largest page, which the one with the lock bytes is: it is in no journal.
+        const LOCK_BYTE_PAGE: u64 = 65_536;
+        let metadata = copy.file.metadata().map_err(|e| Error::io("look at", &copy.path, e))?;
+        let most = self.before.iter().fold(LOCK_BYTE_PAGE, |sum, stamp| sum.saturating_add(stamp.size_bytes));
+        let message = format!(
+            "with its sidecars folded in it has {} bytes, and no more than {most} can come from them and from the file; if its \
+             journal is to be believed, let SQLite open a copy of both, and adopt that",
+            metadata.len()
+        );
+        Ok((metadata.len() > most).then(|| Finding::new(Code::DeepCheckNotDone, &self.file, message)))
     }
-}
 
-/// Lets SQLite bring into the copy what the copied sidecars hold, as after a crash.
-fn fold(copy: &NamedFile, wal: Option<&Utf8Path>, storage: &Storage, observer: &mut dyn Observer) -> Result<()> {
-    if let Some(wal) = wal {
-        let copied = database::sidecar(&copy.path, "-wal");
-        let written = open_regular(&copied).and_then(|file| last_commit_frame(&file));
-        let written = written.map_err(|e| Error::io("read", &copied, e))?;
-        let replayed = storage.through_sqlite("replay into", &copy.path, |port| replay_wal(&copy.path, port))?;
+    /// Brings into the copy what the sidecars hold, as SQLite does it after a crash: the journal first.
+    fn fold(&self, copy: &NamedFile, storage: &Storage, observer: &mut dyn Observer) -> Result<()> {
+        if let Some(journal) = self.sidecar("-journal") {
+            let copied = storage.create(&database::sidecar(&copy.path, "-journal"))?;
+            copy_file(journal, &copied, storage, observer)?;
+            storage.through_sqlite("fold", &copy.path, |port| fold_copy(&copy.path, port))?;
+        }
+        let Some(wal) = self.wal() else { return Ok(()) };
+        let copied = storage.create(&database::sidecar(&copy.path, "-wal"))?;
+        copy_file(wal, &copied, storage, observer)?;
+        let written = last_commit_frame(&copied.file).map_err(|e| Error::io("read", &copied.path, e))?;
+        let replayed = replay_wal(copy, &copied.file, storage)?;
+        storage.remove(&copied.path)?;
         if replayed < written {
             let why = format!(
                 "its -wal has commits up to frame {written}, and no more than {replayed} of these frames are whole: frame \
@@ -326,8 +366,19 @@ fn fold(copy: &NamedFile, wal: Option<&Utf8Path>, storage: &Storage, observer: &
         if replayed == 0 {
             observer.event(Event::Warning(&format!("{wal} holds no commit that SQLite would replay")));
         }
+        Ok(())
     }
-    storage.through_sqlite("fold", &copy.path, |port| fold_copy(&copy.path, port))
+
+    fn wal(&self) -> Option<&Utf8Path> {
+        self.sidecar("-wal")
+    }
+
+    /// The one of this suffix, if it is there with anything in it.
+    fn sidecar(&self, suffix: &str) -> Option<&Utf8Path> {
+        let sidecars = self.sidecars.iter().zip(self.before.iter().skip(1));
+        let mut these = sidecars.filter(|(path, stamp)| path.as_str().ends_with(suffix) && stamp.size_bytes > 0);
+        these.next().map(|(path, _)| path.as_path())
+    }
 }
 
 fn adopted(backup: Utf8PathBuf, manifest: Manifest, folded: Vec<Utf8PathBuf>) -> Adoption {

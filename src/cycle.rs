@@ -26,6 +26,7 @@ use crate::live::parted;
 use crate::manifest::Manifest;
 use crate::observe::{Event, Observer, Step};
 use crate::recover::{self, Beside, refuse_traces};
+use crate::signature::Keys;
 use crate::sqlite::{self, Connection, Overwriting, Soundness, Wait};
 use crate::storage::Storage;
 use crate::verify::{VerifyOptions, refusal, verify};
@@ -45,6 +46,8 @@ pub struct CycleOptions {
     pub busy_limit: Duration,
     /// The time of the call.
     pub now: Timestamp,
+    /// Signs the backups; who has to have signed the one that is put back.
+    pub keys: Keys,
 }
 
 /// A cycle that has begun: what the database was before it.
@@ -113,6 +116,7 @@ pub struct PutBackReport {
 ///     label: Some("cycle".to_owned()),
 ///     busy_limit: Duration::from_secs(5),
 ///     now: jiff::Timestamp::now(),
+///     keys: Default::default(),
 /// };
 /// let runtime = tokio::runtime::Builder::new_current_thread().build()?;
 /// let guarded = move || {
@@ -142,6 +146,8 @@ pub fn before_cycle(
     observer: &mut dyn Observer,
 ) -> Result<Cycle> {
     // What no restore would take is nothing to go back to.
+    // What no put-back would take is no way back.
+    options.keys.require_believed("back up into", &options.archive)?;
     let report = backup_connection_sound(connection, &backup_options(options), storage, observer)?;
     let database = report.manifest.source.path.clone();
     Ok(Cycle { database, backup: report.backup, manifest: report.manifest })
@@ -154,6 +160,7 @@ fn backup_options(options: &CycleOptions) -> ConnectionBackupOptions {
         busy_limit: options.busy_limit,
         limits: Limits::default(),
         now: options.now,
+        keys: options.keys.clone(),
     }
 }
 
@@ -224,9 +231,13 @@ fn put_back(
             .hint("close it, then restore a backup"));
     }
     let _lock = recover::lock(&beside, options.busy_limit, options.now, observer)?;
-    let verified = verify(&cycle.backup, &VerifyOptions::default(), observer)?;
+    let verified = verify(&cycle.backup, &VerifyOptions::signed_by(&options.keys.trusted), observer)?;
     if let Some(finding) = verified.findings.iter().find(|finding| finding.severity != Severity::Warning) {
         return Err(refusal(finding, "put back", database));
+    }
+    if verified.blake3 != Some(cycle.manifest.file.blake3) {
+        return Err(Error::new(ErrorKind::Damaged, "put back", database)
+            .because(format!("{} is not the backup that was taken before the cycle", cycle.backup)));
     }
     // Both what is done under the lock and the write itself tell it how far they are.
     let observer = RefCell::new(observer);
@@ -298,9 +309,9 @@ fn keep_beside(
     storage: &Storage,
     observer: &mut dyn Observer,
 ) -> Result<Utf8PathBuf> {
-    let ConnectionBackupOptions { destination, label, busy_limit, limits, now } = backup_options(options);
+    let ConnectionBackupOptions { destination, label, busy_limit, limits, now, keys } = backup_options(options);
     let database = database.to_owned();
-    let options = BackupOptions { database, destination, engine: Engine::Online, label, busy_limit, limits, now };
+    let options = BackupOptions { database, destination, engine: Engine::Online, label, busy_limit, limits, now, keys };
     backup(&options, storage, observer).map(|report| report.backup)
 }
 

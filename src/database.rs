@@ -98,6 +98,37 @@ impl FileIdentity {
     }
 }
 
+/// Which file it is, how large, and when it was last changed: content and name. Who writes a file can set the one time
+/// back, but not the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) identity: FileIdentity,
+    pub(crate) size_bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// That of an open file.
+    pub(crate) fn of_file(file: &File) -> io::Result<Self> {
+        file.metadata().map(|metadata| Self::of_metadata(&metadata))
+    }
+
+    /// That of what has this name, a symlink for itself.
+    pub(crate) fn of_name(path: &Utf8Path) -> io::Result<Self> {
+        std::fs::symlink_metadata(path).map(|metadata| Self::of_metadata(&metadata))
+    }
+
+    fn of_metadata(metadata: &Metadata) -> Self {
+        Self {
+            identity: FileIdentity::of_metadata(metadata),
+            size_bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
 /// Which file a name itself stands for (a symlink for itself); `None` if there is none. Not being able to tell is an error.
 pub(crate) fn identity_of_name(path: &Utf8Path) -> Result<Option<FileIdentity>> {
     match std::fs::symlink_metadata(path) {

@@ -19,6 +19,12 @@ pub enum Code {
     ManifestInvalid,
     /// The manifest is of a newer version, or requires something unknown.
     ManifestVersion,
+    /// Trusted keys are set, and there is no signature beside the manifest.
+    NotSigned,
+    /// Trusted keys are set, and none of them has signed this manifest for this backup.
+    SignatureWrong,
+    /// Trusted keys are set, and the signature could not be read.
+    SignatureUnreadable,
     /// The manifest was written for another file name.
     NameDiffers,
     /// There is no backup file beside the manifest.
@@ -27,6 +33,8 @@ pub enum Code {
     FileNotRegular,
     /// The backup could not be read.
     FileUnreadable,
+    /// The backup was changed or replaced while it was read.
+    FileChanged,
     /// The file to adopt is empty or no SQLite database.
     NotADatabase,
     /// A `-wal`, `-shm` or `-journal` lies beside the backup.
@@ -69,16 +77,20 @@ pub enum Code {
 
 impl Code {
     /// Every code there is.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 32] = [
         Self::ManifestMissing,
         Self::ManifestUnreadable,
         Self::ManifestDamaged,
         Self::ManifestInvalid,
         Self::ManifestVersion,
+        Self::NotSigned,
+        Self::SignatureWrong,
+        Self::SignatureUnreadable,
         Self::NameDiffers,
         Self::FileMissing,
         Self::FileNotRegular,
         Self::FileUnreadable,
+        Self::FileChanged,
         Self::NotADatabase,
         Self::SidecarPresent,
         Self::SizeMismatch,
@@ -107,6 +119,8 @@ impl Code {
             Self::ManifestMissing
             | Self::ManifestDamaged
             | Self::ManifestInvalid
+            | Self::NotSigned
+            | Self::SignatureWrong
             | Self::FileMissing
             | Self::FileNotRegular
             | Self::NotADatabase
@@ -120,8 +134,10 @@ impl Code {
             | Self::ForeignKeyViolations
             | Self::FingerprintDiffers => Severity::Error,
             Self::ManifestUnreadable
+            | Self::SignatureUnreadable
             | Self::ManifestVersion
             | Self::FileUnreadable
+            | Self::FileChanged
             | Self::RecordedCheckNotDone
             | Self::DeepCheckNotDone => Severity::Inconclusive,
             Self::NameDiffers

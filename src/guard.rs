@@ -26,6 +26,7 @@ use crate::lock::Lock;
 use crate::observe::{Cancel, Event, Observer};
 use crate::recover::guarded::{self, GuardRecord, Stage};
 use crate::recover::{self, Beside, PutBack};
+use crate::signature::Keys;
 use crate::sqlite::{Snapshot, Soundness};
 use crate::storage::Storage;
 use crate::verify::{VerifyOptions, verify};
@@ -53,6 +54,8 @@ pub struct GuardOptions {
     pub command: Vec<String>,
     /// The time.
     pub now: Timestamp,
+    /// Signs the backup; who has to have signed one that is used again.
+    pub keys: Keys,
 }
 
 /// What is done if the command fails or the database is damaged afterwards.
@@ -153,6 +156,7 @@ pub struct GuardReport {
 ///     wait: Duration::from_secs(5),
 ///     command: vec!["./migrate.sh".to_owned()],
 ///     now,
+///     keys: Default::default(),
 /// };
 /// let guard = guard(&options, &Storage::new(), &mut Quiet)?;
 /// let status = 0; // of the command, which was run in between
@@ -167,6 +171,8 @@ pub fn guard(options: &GuardOptions, storage: &Storage, observer: &mut dyn Obser
     let begun = (|| {
         database::require_own_name(database)?;
         refuse_reserved(options.label.as_deref(), database)?;
+        // A backup that no restore would take guards nothing.
+        options.keys.require_believed(ACTION, database)?;
         recover::settle_before(database, options.wait, options.now, storage, observer)?;
         if database::regular_file(database, None)?.is_none() {
             return Err(Error::new(ErrorKind::NotFound, ACTION, database).because("there is no such file"));
@@ -179,7 +185,8 @@ pub fn guard(options: &GuardOptions, storage: &Storage, observer: &mut dyn Obser
             None => (new_backup(options, database, storage, observer)?, false),
         };
         let command = command_line(options.command.iter().map(|word| word.as_str().into()));
-        let record = GuardRecord::new(options.now, command, backup.clone(), options.config.clone());
+        let record = GuardRecord::new(options.now, command, backup.clone(), options.config.clone())
+            .trusting(&options.keys.trusted);
         if let Err(e) = guarded::write(&beside, &record, storage) {
             // The name may be there already, and only that not be durable.
             return Err(match guarded::clear(&beside, storage) {
@@ -237,7 +244,7 @@ fn same_content(
         Ok(same)
     })?;
     for path in same {
-        let verdict = verify(&path, &VerifyOptions::default(), observer)?;
+        let verdict = verify(&path, &VerifyOptions::signed_by(&options.keys.trusted), observer)?;
         if verdict.verdict == Verdict::Pass {
             return Ok(Some(path));
         }
@@ -263,6 +270,7 @@ fn new_backup(
             busy_limit: options.wait,
             limits: Limits::default(),
             now: options.now,
+            keys: options.keys.clone(),
         },
         storage,
         observer,

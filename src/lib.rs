@@ -65,6 +65,10 @@
 //! # Ok(())
 //! # }
 //! ```
+// Under this name tests know it, of which some are also a part of it.
+#[cfg(any(test, fuzzing))]
+extern crate self as engram_restore;
+
 mod adopt;
 pub mod archive;
 mod backup;
@@ -77,6 +81,9 @@ mod drill;
 mod error;
 mod findings;
 mod fingerprint;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 pub mod header;
 pub mod holders;
@@ -92,6 +99,7 @@ mod recover;
 mod restore;
 mod retention;
 pub mod sample;
+pub mod signature;
 pub mod sqlite;
 mod status;
 pub mod storage;
@@ -108,7 +116,7 @@ pub use drill::{
     Assertion, AssertionReport, CRASH_SCENARIOS, DRILL_FORMAT, DRILL_VERSION, DamageMap, DrillOptions, DrillReport,
     DrillSubject, PageOwner, PageRun, PastDrill, Phase, Pick, Program, REHEARSE, REHEARSE_ABOUT, ReportFormat, Rpo,
     Rto, SCENARIOS, Scenario, ScenarioReport, Scratch, StepReport, Subject, SubjectKind, Threshold, Thresholds,
-    admit_report, drill, render_report, write_report,
+    admit_report, drill, render_report, verify_report, write_report,
 };
 pub use error::{Error, ErrorKind, Result, TargetState};
 pub use findings::{Code, DamagedRange, Finding, Severity, Verdict};

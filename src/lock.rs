@@ -17,6 +17,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::holders::{FileIdentity, Holder, command_line, is_running, printable};
 use crate::observe::Cancel;
+use crate::storage::open_folder;
 
 /// How long to wait between two tries.
 const STEP: Duration = Duration::from_millis(25);
@@ -76,6 +77,7 @@ impl Lock {
     ///
     /// If the file is there but cannot be opened or locked.
     pub(crate) fn holder_of(path: &Utf8Path) -> Result<Option<String>> {
+        look_at(path)?;
         let file = match options().open(path) {
             Ok(file) => file,
             // A name that is too long names nothing.
@@ -176,6 +178,7 @@ impl SharedLock {
     ///
     /// If the file is there but cannot be opened or locked.
     pub(crate) fn holder_of(path: &Utf8Path) -> Result<Option<LiveHolder>> {
+        look_at(path)?;
         let file = match options().open(path) {
             Ok(file) => file,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename) => {
@@ -224,7 +227,7 @@ pub(crate) fn try_lock_file(file: &File) -> io::Result<bool> {
 pub(crate) fn lock_folder(folder: &Utf8Path) -> Option<File> {
     const PATIENCE: Duration = Duration::from_secs(2);
     const SHORT_STEP: Duration = Duration::from_millis(2);
-    let file = File::open(folder).ok()?;
+    let file = open_folder(folder).ok()?;
     let started = Instant::now();
     while started.elapsed() < PATIENCE {
         match try_lock_file(&file) {
@@ -250,9 +253,27 @@ fn options() -> OpenOptions {
     options
 }
 
+/// Refuses what somebody else has put in the place of a lock file: a device may do something when it is opened.
+fn look_at(path: &Utf8Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => require_own(path, &metadata),
+        // Whoever opens it finds out what is wrong.
+        Err(_) => Ok(()),
+    }
+}
+
+fn require_own(path: &Utf8Path, metadata: &Metadata) -> Result<()> {
+    if metadata.is_file() && metadata.nlink() < 2 {
+        return Ok(());
+    }
+    let odd = Error::new(ErrorKind::Failed, "use the lock file", path);
+    Err(odd.because("it is not a regular file of its own").hint("move it away"))
+}
+
 fn open_or_create(path: &Utf8Path, owner_like: Option<&Metadata>) -> Result<File> {
     let failed = |error: io::Error| Error::io("open the lock file", path, error);
     loop {
+        look_at(path)?;
         // `flock` asks for no right to write; only the text in the file does, and that is for people.
         let opened = match options().write(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options().open(path),
@@ -260,13 +281,8 @@ fn open_or_create(path: &Utf8Path, owner_like: Option<&Metadata>) -> Result<File
         };
         match opened {
             Ok(file) => {
-                let metadata = file.metadata().map_err(failed)?;
                 // Its text is overwritten, so it must not be somebody else's file under a second name.
-                if !metadata.is_file() || metadata.nlink() > 1 {
-                    return Err(Error::new(ErrorKind::Failed, "use the lock file", path)
-                        .because("it is not a regular file of its own")
-                        .hint("move it away"));
-                }
+                require_own(path, &file.metadata().map_err(failed)?)?;
                 return Ok(file);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

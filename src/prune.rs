@@ -17,13 +17,14 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
-use crate::archive::{Backup, History, Listing, PRE_RESTORE_LABEL, Scope, list};
+use crate::archive::{Backup, History, Listing, PRE_RESTORE_LABEL, Scope, list, read_trusted};
 use crate::database::{self, file_or_nothing, is_there, sidecars_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Verdict;
 use crate::observe::{Event, Observer};
 use crate::recover::{InUse, in_use, named_backups, settle_before};
 use crate::retention::{Candidate, Policy, Reason, decide, proof_order};
+use crate::signature::TrustedKeys;
 use crate::storage::Storage;
 use crate::verify::{BackupVerdict, VerifyOptions, none_good, verify};
 
@@ -45,6 +46,8 @@ pub struct PruneOptions {
     /// Names of backups that stay whatever the policy says, besides those that records name when the prune begins: for who has
     /// brought something to its end just before ([`named_backups`](crate::named_backups())).
     pub named: Vec<String>,
+    /// Who has to have signed a backup that counts as a good one, if anybody.
+    pub trusted: TrustedKeys,
 }
 
 /// A backup, and what becomes of it.
@@ -178,6 +181,7 @@ fn plan(options: &PruneOptions, before: &[String], observer: &mut dyn Observer) 
 ///     database: Some(database),
 ///     wait: std::time::Duration::from_secs(5),
 ///     named: Vec::new(),
+///     trusted: engram_restore::signature::TrustedKeys::default(),
 /// };
 /// let report = prune(&options, &Storage::new(), &mut Quiet)?;
 /// assert_eq!(report.removed, [old]);
@@ -260,13 +264,19 @@ fn judge(
     for (candidate, backup) in candidates.iter_mut().zip(group) {
         candidate.holds.extend(stranger(backup, own));
     }
+    if !options.trusted.is_empty() {
+        for (candidate, backup) in candidates.iter_mut().zip(group) {
+            // Whoever can write to the archive must not crowd the good ones out of it.
+            candidate.counts &= read_trusted(&backup.path, &options.trusted).is_ok();
+        }
+    }
     let mut good = None;
     let mut unseen = Vec::new();
     let foreseen = decide(&candidates, &options.policy, options.now, None);
     if foreseen.iter().any(|reasons| reasons[..] == [Reason::NoneGood]) {
         let mut passed_over = Vec::new();
         for at in proof_order(&candidates, options.now) {
-            let verdict = verify(&group[at].path, &VerifyOptions::default(), observer)?;
+            let verdict = verify(&group[at].path, &VerifyOptions::signed_by(&options.trusted), observer)?;
             if verdict.verdict == Verdict::Pass {
                 good = Some(at);
                 break;

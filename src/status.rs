@@ -21,6 +21,7 @@ use crate::holders::Look;
 use crate::live::{look, parted};
 use crate::medium::{foreign_file_system, warning};
 use crate::recover::{GuardState, RestoreState, guard_state, restore_state};
+use crate::signature::TrustedKeys;
 use crate::sqlite::live_header;
 use crate::storage::existing_ancestor;
 use backups::look_at_backups;
@@ -40,6 +41,8 @@ pub struct StatusOptions {
     pub max_age: Option<Duration>,
     /// The time of the look.
     pub now: Timestamp,
+    /// Who has to have signed the newest backup, if anybody.
+    pub trusted: TrustedKeys,
 }
 
 /// What was found.
@@ -220,7 +223,7 @@ impl Checks {
 /// # let taken = engram_restore::BackupOptions::new(database.clone(), archive.clone(), now);
 /// # let backup = engram_restore::backup(&taken, &engram_restore::storage::Storage::new(), &mut engram_restore::Quiet)?.backup;
 /// let scope = Scope::Database(database.clone());
-/// let report = status(&StatusOptions { database, archive, scope, max_age: None, now })?;
+/// let report = status(&StatusOptions { database, archive, scope, max_age: None, now, trusted: Default::default() })?;
 /// assert_eq!(report.last_backup.map(|last| last.path), Some(backup));
 /// # Ok(())
 /// # }

@@ -7,10 +7,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
 use super::{AdoptOptions, Adopted, Adoption, Placement};
-use crate::archive::{is_partial, manifest_path, named_second, pruned_path, read_manifest};
+use crate::archive::{is_partial, manifest_path, named_second, pruned_path, read_trusted};
 use crate::backup::check_label;
 use crate::check::audit;
-use crate::database::{self, file_or_nothing, is_there, regular_file, sidecars_there};
+use crate::database::{self, Stamp, file_or_nothing, is_there, regular_file, sidecars_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::{Code, Finding, Verdict};
 use crate::header::{Header, JournalMode};
@@ -42,6 +42,10 @@ pub(super) struct Subject<'a> {
 }
 
 pub(super) fn admit<'a>(options: &'a AdoptOptions, observer: &mut dyn Observer) -> Result<Admitted<'a>> {
+    // What has a manifest is a backup, and a link in the place of one is none. Any other link stands for what it leads to.
+    if options.file.is_symlink() && is_there(&manifest_path(&options.file))? {
+        return already_one(&options.file, options, observer).map(Admitted::Answer);
+    }
     let file = database::resolve(&options.file)?;
     let source = match &options.source {
         Some(source) => database::resolve(source).unwrap_or_else(|_no_folder| source.clone()),
@@ -72,7 +76,7 @@ pub(super) fn admit<'a>(options: &'a AdoptOptions, observer: &mut dyn Observer) 
         return Err(refused(ErrorKind::Busy, &file).because(why).hint(format!("remove {pruned} to keep the file")));
     }
     if is_there(&manifest_path(&file))? {
-        return already_one(&file, observer).map(Admitted::Answer);
+        return already_one(&file, options, observer).map(Admitted::Answer);
     }
     let sidecars = sidecars_there(&file)?;
     if !sidecars.is_empty() && !fold {
@@ -95,6 +99,14 @@ pub(super) fn admit<'a>(options: &'a AdoptOptions, observer: &mut dyn Observer) 
         file,
         sidecars,
     };
+    if options.keys.signing.is_some()
+        && let Some(journal) = subject.sidecar("-journal")
+    {
+        // SQLite finds the copied journal by its name: whoever can write there could have another one signed.
+        return Err(refused(ErrorKind::Usage, &subject.file)
+            .because(format!("what is in {journal} is not signed: it would be folded in where others may write"))
+            .hint("let SQLite open a copy of both in a folder of your own, and adopt that"));
+    }
     if let Some(unseen) = subject.require_quiet()? {
         let text = format!("whether somebody has {} open could not be seen for certain: {unseen}", subject.file);
         observer.event(Event::Warning(&text));
@@ -122,12 +134,13 @@ fn admit_place(options: &AdoptOptions, file: &Utf8Path) -> Result<()> {
 }
 
 /// A file that has a manifest is a backup or a damaged one: neither gets another.
-fn already_one(file: &Utf8Path, observer: &mut dyn Observer) -> Result<Adoption> {
-    let verdict = verify(file, &VerifyOptions::default(), observer)?;
+fn already_one(file: &Utf8Path, options: &AdoptOptions, observer: &mut dyn Observer) -> Result<Adoption> {
+    let trusted = &options.keys.trusted;
+    let verdict = verify(file, &VerifyOptions::signed_by(trusted), observer)?;
     if verdict.verdict != Verdict::Pass {
         return Ok(Adoption::Refused(verdict.findings));
     }
-    let manifest = read_manifest(file).map_err(|problem| problem.into_error(file))?;
+    let manifest = read_trusted(file, trusted).map_err(|problem| problem.into_error(file))?;
     let text = format!("{file} is a backup already, with a manifest, which stays as it is");
     observer.event(Event::Warning(&text));
     let (backup, manifest_path) = (file.to_owned(), manifest_path(file));
@@ -179,26 +192,9 @@ fn created_at(options: &AdoptOptions, file: &Utf8Path, metadata: &Metadata) -> R
     Ok(changed.unwrap_or(now).clamp(Timestamp::UNIX_EPOCH, now))
 }
 
-/// Which file it is, how large, and when it was last changed: content and name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    identity: database::FileIdentity,
-    pub(super) size_bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 /// Those of the file and its sidecars.
 fn stamps(file: &Utf8Path) -> Result<Vec<Stamp>> {
-    let stamp = |path: &Utf8PathBuf| -> Result<Stamp> {
-        let metadata = std::fs::symlink_metadata(path).map_err(|e| Error::io("look at", path, e))?;
-        Ok(Stamp {
-            identity: database::FileIdentity::of_metadata(&metadata),
-            size_bytes: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    };
+    let stamp = |path: &Utf8PathBuf| Stamp::of_name(path).map_err(|e| Error::io("look at", path, e));
     [file.to_owned()].iter().chain(&sidecars_there(file)?).map(stamp).collect()
 }
 

@@ -230,7 +230,7 @@ pub(super) fn damaged(path: &Utf8Path, why: String) -> Error {
 }
 
 /// The history that was read from `path`.
-pub(super) fn parse(bytes: &[u8], path: &Utf8Path) -> Result<History> {
+pub(crate) fn parse(bytes: &[u8], path: &Utf8Path) -> Result<History> {
     let why = match serde_json::from_slice::<Text>(bytes) {
         Ok(text) if text.format == FORMAT && text.version == VERSION => return Ok(History { backups: text.backups }),
         Ok(text) => format!("there is no version {}", text.version),
@@ -250,7 +250,7 @@ pub(super) fn parse(bytes: &[u8], path: &Utf8Path) -> Result<History> {
 }
 
 /// The text that is to be written to `path`.
-pub(super) fn encode(history: History, path: &Utf8Path) -> Result<Vec<u8>> {
+pub(crate) fn encode(history: History, path: &Utf8Path) -> Result<Vec<u8>> {
     let text = Text { format: FORMAT.to_owned(), version: VERSION, backups: history.backups };
     serde_json::to_vec(&text).map_err(|e| Error::new(ErrorKind::Internal, "write", path).because(e))
 }

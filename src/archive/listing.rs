@@ -2,6 +2,7 @@
 
 use std::io;
 use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -15,12 +16,15 @@ use crate::manifest::{MANIFEST_SUFFIX, Manifest};
 /// Fewer files than this are read sooner than a thread is begun.
 const WORTH_A_THREAD: usize = 100;
 
+/// So many bytes of text are kept of all manifests together, beside their lists. Those of a million backups have a third of it.
+const MOST_TEXT_BYTES: usize = 1 << 30;
+
 /// A backup whose manifest could be read. That says nothing yet about its file.
 #[derive(Clone, Debug)]
 pub struct Backup {
     /// The backup file.
     pub path: Utf8PathBuf,
-    /// Its manifest, without the chunk list: those of thousands of backups would fill the memory.
+    /// Its manifest, without the lists of chunks and tables: those of thousands of backups would fill the memory.
     pub manifest: Manifest,
     /// Whether it is pinned, so that no prune removes it.
     pub is_pinned: bool,
@@ -70,7 +74,8 @@ pub struct Listing {
 /// # Errors
 ///
 /// [`ErrorKind::NotFound`] if there is no such folder; [`ErrorKind::Failed`] if it cannot be read. A manifest that
-/// cannot be read is in [`Listing::unreadable`].
+/// cannot be read is in [`Listing::unreadable`]. Manifests that together say more than 1 GiB are [`ErrorKind::Failed`] too: no
+/// archive of backups has such.
 ///
 /// # Example
 ///
@@ -93,6 +98,10 @@ pub struct Listing {
 /// # }
 /// ```
 pub fn list(folder: &Utf8Path) -> Result<Listing> {
+    list_within(folder, MOST_TEXT_BYTES)
+}
+
+fn list_within(folder: &Utf8Path, most_bytes: usize) -> Result<Listing> {
     let failed = |e: io::Error| {
         let missing = matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
         let kind = if missing { ErrorKind::NotFound } else { ErrorKind::Failed };
@@ -123,7 +132,12 @@ pub fn list(folder: &Utf8Path) -> Result<Listing> {
     };
     let orphans = names.iter().filter(is_orphan).map(|name| folder.join(name)).collect();
     let mut listing = Listing { orphans, half_pruned, ..Listing::default() };
-    for (path, manifest) in read_all(folder, &names) {
+    let Some(all) = read_all(folder, &names, most_bytes) else {
+        return Err(Error::new(ErrorKind::Failed, "list the archive", folder)
+            .because(format!("its manifests say more than {most_bytes} bytes, beside their lists of chunks and tables"))
+            .hint("those of backups have few; move the largest away, or say a backup by its path"));
+    };
+    for (path, manifest) in all {
         match manifest {
             Ok(manifest) => {
                 let pin = path.file_name().map(|name| format!("{name}{PIN_SUFFIX}"));
@@ -143,13 +157,21 @@ pub fn list(folder: &Utf8Path) -> Result<Listing> {
 
 type Read = (Utf8PathBuf, Result<Manifest, ManifestProblem>);
 
-/// Reads the manifests among the files of a folder, in the order of their names, on as many threads as pay.
-fn read_all(folder: &Utf8Path, names: &[String]) -> Vec<Read> {
+/// Reads the manifests among the files of a folder, in the order of their names, on as many threads as pay; `None` if what
+/// is kept of them has more than `most_bytes` of text.
+fn read_all(folder: &Utf8Path, names: &[String], most_bytes: usize) -> Option<Vec<Read>> {
+    let kept_bytes = AtomicUsize::new(0);
+    let is_too_much = || kept_bytes.load(Ordering::Relaxed) > most_bytes;
     let read = |name: &String| {
         let path = folder.join(name.strip_suffix(MANIFEST_SUFFIX)?);
+        if is_too_much() {
+            return None;
+        }
         let mut manifest = read_manifest(&path);
         if let Ok(manifest) = &mut manifest {
             manifest.file.chunks = Vec::new();
+            manifest.tables = Vec::new();
+            kept_bytes.fetch_add(text_bytes(manifest), Ordering::Relaxed);
         }
         Some((path, manifest))
     };
@@ -171,6 +193,40 @@ fn read_all(folder: &Utf8Path, names: &[String]) -> Vec<Read> {
                 Err(share) => all.extend(share.iter().filter_map(read)),
             }
         }
-        all
+        (!is_too_much()).then_some(all)
     })
+}
+
+/// What the texts of a manifest take, but for its lists.
+fn text_bytes(manifest: &Manifest) -> usize {
+    let (check, source) = (&manifest.integrity_check, &manifest.source);
+    let texts = [&manifest.tool, &manifest.engine, &manifest.file.name, &check.sqlite_version, &source.host];
+    let lists = manifest.requires.iter().chain(&check.rows).chain(manifest.label.iter()).chain(check.error.iter());
+    let database = &manifest.database;
+    let texts = texts.into_iter().chain(lists).chain([&database.encoding, &database.writer_version]);
+    texts.map(|text| text.len() + size_of::<String>()).sum::<usize>() + source.path.as_str().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::encode;
+    use crate::manifest::tests::small;
+
+    /// Would catch a folder of large manifests, which may all be one file with many names, that fills the memory.
+    #[test]
+    fn manifests_that_say_too_much_together_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Utf8Path::from_path(folder.path()).unwrap();
+        let mut manifest = small();
+        manifest.integrity_check.rows = vec!["x".repeat(1 << 20)];
+        let text = encode(&manifest).unwrap();
+        for number in 0..4 {
+            std::fs::write(folder.join(format!("{number}.db{MANIFEST_SUFFIX}")), &text).unwrap();
+        }
+        assert_eq!(list(folder).unwrap().backups.len(), 4);
+        let error = list_within(folder, 3 << 20).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Failed);
+        assert!(error.message().contains("say more than 3145728 bytes"), "{}", error.message());
+    }
 }

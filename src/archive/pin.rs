@@ -88,15 +88,14 @@ pub fn pin(backup: &Utf8Path, reason: &str, storage: &Storage) -> Result<bool> {
     if is_there(&path)? {
         return Ok(false);
     }
-    let partial = folder.join(format!("{}pin-{}{}", names::PARTIAL_PREFIX, std::process::id(), names::PARTIAL_SUFFIX));
-    storage.remove(&partial)?;
-    let file = storage.create(&partial)?;
+    let file = storage.create_temporary(folder, names::PARTIAL_PREFIX, names::PARTIAL_SUFFIX)?;
+    let partial = &file.path;
     let made = write(&file, backup, reason, storage).and_then(|()| crate::storage::publish(storage, &file, &path));
     match made {
         Ok(true) => Ok(true),
         // Somebody else was sooner, where folders cannot be locked.
-        Ok(false) => storage.remove(&partial).map(|_| false),
-        Err(e) => Err(match storage.remove(&partial) {
+        Ok(false) => storage.remove(partial).map(|_| false),
+        Err(e) => Err(match storage.remove(partial) {
             Ok(_) => e,
             Err(left) => e.hint(format!("a temporary file was left behind: {}", left.message())),
         }),

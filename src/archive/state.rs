@@ -92,13 +92,13 @@ pub(crate) fn read_state(archive: &Utf8Path, name: &str) -> Result<Option<Vec<u8
 }
 
 /// Reads what is remembered under this name, and writes what `change` makes of it, under a lock; `change` is given the file's path
-/// too, for its errors.
+/// too, for its errors. What is too long to be ours is as good as nothing.
 ///
 /// When this returned `Ok`, it survives a power cut. After an error the file is the old one or the new one.
 ///
 /// # Errors
 ///
-/// Those of [`read_state`] and of `change`; [`ErrorKind::Busy`] if another run is writing it, [`ErrorKind::Failed`] if it cannot be
+/// [`ErrorKind::Failed`] if it cannot be read or is not ours, and those of `change`; [`ErrorKind::Busy`] if another run is writing it, [`ErrorKind::Failed`] if it cannot be
 /// written.
 pub(crate) fn change(
     archive: &Utf8Path,
@@ -116,7 +116,11 @@ pub(crate) fn change(
     let lock = folder.join(format!("{name}.lock"));
     let _lock = Lock::exclusive(&lock, WAIT, Some(&owner), now, &Cancel::default())?;
     let path = folder.join(file_name(name));
-    let text = change(&path, read_bytes(&path)?)?;
+    let found = match read_bytes(&path) {
+        Err(e) if e.kind() == ErrorKind::Damaged => None,
+        found => found?,
+    };
+    let text = change(&path, found)?;
     write(&text, &path, name, &owner, storage)
 }
 

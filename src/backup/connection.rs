@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::holders::FileIdentity;
 use crate::observe::{Event, Observer, Step};
 use crate::recover::{Beside, refuse_traces};
+use crate::signature::Keys;
 use crate::sqlite::{self, Connection, Copying};
 use crate::storage::Storage;
 
@@ -30,6 +31,8 @@ pub struct ConnectionBackupOptions {
     pub limits: Limits,
     /// The time of the backup.
     pub now: Timestamp,
+    /// Signs the manifest.
+    pub keys: Keys,
 }
 
 /// Takes a backup through an application's own connection: of its main database, by a read transaction of its own.
@@ -78,6 +81,7 @@ fn take(
     sqlite::require_idle(connection, "back up", &database)?;
     refuse_traces(&Beside::new(&database))?;
     let options = BackupOptions {
+        keys: options.keys.clone(),
         database: database.clone(),
         destination: options.destination.clone(),
         engine: Engine::Online,

@@ -7,7 +7,8 @@ use super::BackupOptions;
 use crate::archive::{backup_name, manifest_path, pin_path, pruned_path};
 use crate::database::{self, SIDECARS, is_there, sidecar};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::parent_of;
+use crate::signature::signature_path;
+use crate::storage::{existing_ancestor, longest_name, parent_of};
 
 /// Where a backup goes.
 #[derive(Clone, Debug)]
@@ -22,13 +23,15 @@ pub enum Destination {
 /// yet is no error.
 pub(super) fn find_destination(options: &BackupOptions, database: &Utf8Path) -> Result<Utf8PathBuf> {
     match &options.destination {
-        Destination::Archive(folder) => match folder.canonicalize_utf8() {
-            Ok(folder) => Ok(folder),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                camino::absolute_utf8(folder).map_err(|e| Error::io("find the archive", folder, e))
-            }
-            Err(e) => Err(Error::io("find the archive", folder, e)),
-        },
+        Destination::Archive(named) => {
+            let folder = match named.canonicalize_utf8() {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => camino::absolute_utf8(named),
+                other => other,
+            };
+            let folder = folder.map_err(|e| Error::io("find the archive", named, e))?;
+            require_short_name(&folder, database, options)?;
+            Ok(folder)
+        }
         Destination::File(file) => {
             let file = database::resolve(file)?;
             if database::is_reserved(database, &file) || SIDECARS.iter().any(|suffix| file.as_str().ends_with(suffix)) {
@@ -47,11 +50,36 @@ pub(super) fn find_destination(options: &BackupOptions, database: &Utf8Path) -> 
     }
 }
 
-/// What keeps a backup from getting this name: a file, a manifest, what a prune or a pin of an earlier one has left, or a
+/// Before anything is copied: what the backup is called has room for the names beside it.
+fn require_short_name(archive: &Utf8Path, database: &Utf8Path, options: &BackupOptions) -> Result<()> {
+    let manifest = manifest_path(&archive.join(backup_name(&stem(database), options.now, 99)));
+    let longest = if options.keys.signing.is_some() { signature_path(&manifest) } else { manifest };
+    let longest = longest.file_name().map_or(0, str::len);
+    let most = longest_name(&existing_ancestor(archive)?)?;
+    if longest as u64 > most {
+        return Err(Error::new(ErrorKind::Usage, "back up", database)
+            .because(format!(
+                "its name is too long: the names of a backup in the archive need up to {longest} bytes, of {most}"
+            ))
+            .hint("name the backup yourself, with --path FILE; or give the database a shorter name"));
+    }
+    Ok(())
+}
+
+/// What a backup's name begins with: that of the database, without what a manifest refuses in a name, since elsewhere it would be
+/// a path.
+fn stem(database: &Utf8Path) -> String {
+    database.file_stem().unwrap_or("database").replace('\\', "_")
+}
+
+/// What keeps a backup from getting this name: a file, a manifest or its signature, what a prune or a pin of an earlier one has left, or a
 /// sidecar that SQLite would take for the backup's.
 fn what_takes(name: &Utf8Path) -> Result<Option<Utf8PathBuf>> {
     let sidecars = SIDECARS.map(|suffix| sidecar(name, suffix));
-    for taken in [name.to_owned(), manifest_path(name), pruned_path(name), pin_path(name)].into_iter().chain(sidecars) {
+    let manifest = manifest_path(name);
+    let ours: [Utf8PathBuf; 5] =
+        [name.to_owned(), signature_path(&manifest), manifest, pruned_path(name), pin_path(name)];
+    for taken in ours.into_iter().chain(sidecars) {
         if is_there(&taken)? {
             return Ok(Some(taken));
         }
@@ -77,8 +105,7 @@ pub(crate) fn free_names(
     database: &Utf8Path,
     at: Timestamp,
 ) -> impl Iterator<Item = Result<Utf8PathBuf>> {
-    // What the manifest refuses in a name: elsewhere it would be a path.
-    let stem = database.file_stem().unwrap_or("database").replace('\\', "_");
+    let stem = stem(database);
     (1_u32..).map(move |number| folder.join(backup_name(&stem, at, number))).filter_map(|name| {
         match what_takes(&name) {
             Ok(Some(_)) => None,

@@ -5,7 +5,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use super::engine::Copy;
-use crate::check::{CheckOptions, CheckReport, Depth, Integrity, check};
+use crate::check::{CheckOptions, CheckReport, Integrity, check};
 use crate::digest::{Digest, Draft};
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::{Finding, Severity};
@@ -30,7 +30,13 @@ pub(crate) struct Finished {
 /// writes it any more. Every number comes from the finished file: the live database is at another moment by now.
 ///
 /// Durable: the file's bytes.
-pub(crate) fn finish(file: &NamedFile, copy: Copy, storage: &Storage, observer: &mut dyn Observer) -> Result<Finished> {
+pub(crate) fn finish(
+    file: &NamedFile,
+    copy: Copy,
+    check: &CheckOptions,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<Finished> {
     let Copy { copied, mut draft } = copy;
     if read_header(file)?.journal_mode == JournalMode::Wal {
         // In WAL mode it would grow sidecars wherever it is opened, and could not be opened on read-only media.
@@ -41,7 +47,7 @@ pub(crate) fn finish(file: &NamedFile, copy: Copy, storage: &Storage, observer: 
     std::thread::scope(|scope| {
         let no_thread = |e| Error::io("begin a thread for", &file.path, e);
         let synced = std::thread::Builder::new().spawn_scoped(scope, || storage.sync(file)).map_err(no_thread)?;
-        let finished = examine(file, draft, copied.journal_mode, observer);
+        let finished = examine(file, draft, copied.journal_mode, check, observer);
         let synced = join(synced, file);
         let finished = finished?;
         synced?;
@@ -54,6 +60,7 @@ pub(crate) fn examine(
     file: &NamedFile,
     draft: Draft,
     source_mode: JournalMode,
+    check: &CheckOptions,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
     let cancel = observer.cancel();
@@ -62,7 +69,7 @@ pub(crate) fn examine(
         let (told, of_the_check) = channel();
         let beside = Beside { told, cancel: cancel.clone() };
         let begin = std::thread::Builder::new();
-        let checked = begin.spawn_scoped(scope, || check_beside(file, beside)).map_err(no_thread)?;
+        let checked = begin.spawn_scoped(scope, || check_beside(file, check, beside)).map_err(no_thread)?;
         let digest = hash(file, draft, observer);
         observer.event(Event::Step(Step::Check));
         // What it has told meanwhile, then what it goes on to tell, until it is over.
@@ -87,11 +94,15 @@ pub(crate) fn examine(
     })
 }
 
-/// The check in a thread of its own, beside the hash that the observer is shown. A backup is not given up for being large.
-fn check_beside(file: &NamedFile, mut beside: Beside) -> Result<CheckReport> {
+/// How the copy of a live database is checked: it is not given up for being large.
+pub(super) fn check_of_a_backup() -> CheckOptions {
+    CheckOptions { max_time: Some(Duration::MAX), ..CheckOptions::default() }
+}
+
+/// The check in a thread of its own, beside the hash that the observer is shown.
+fn check_beside(file: &NamedFile, options: &CheckOptions, mut beside: Beside) -> Result<CheckReport> {
     give_way();
-    let options = CheckOptions { depth: Depth::Content, max_time: Some(Duration::MAX), ..CheckOptions::default() };
-    check(&file.path, &options, &mut beside)
+    check(&file.path, options, &mut beside)
 }
 
 /// Passes on how far the check is, at most once for each of its parts, and stops when the operation's own observer does.

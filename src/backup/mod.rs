@@ -15,6 +15,7 @@ mod engine;
 mod finish;
 mod pace;
 mod partial;
+mod publish;
 mod snapshot;
 
 use std::time::{Duration, Instant};
@@ -27,22 +28,26 @@ use crate::archive::{PRE_RESTORE_LABEL, manifest_path};
 use crate::database::{self, is_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::live::parted;
-use crate::manifest::{self, FORMAT, FileRecord, FingerprintRecord, IntegrityRecord, Manifest, SourceRecord, VERSION};
+use crate::manifest::{FORMAT, FileRecord, FingerprintRecord, IntegrityRecord, Manifest, SourceRecord, VERSION};
 use crate::observe::{Event, Observer};
 use crate::recover::{self, Beside};
+use crate::signature::Keys;
 use crate::sqlite::wal_bytes;
-use crate::storage::{NamedFile, Ownership, Storage, parent_of, publish, publish_synced};
+use crate::storage::{NamedFile, Ownership, Storage};
 pub(crate) use connection::backup_connection_sound;
 pub use connection::{ConnectionBackupOptions, backup_connection};
 pub use destination::Destination;
-use destination::{find_destination, free_names, taken_error};
+use destination::{find_destination, free_names};
 pub(crate) use engine::Copy;
 pub use engine::Engine;
 use engine::{Choice, choose};
+use finish::check_of_a_backup;
 pub(crate) use finish::{Finished, examine, finish};
 pub use pace::Limits;
 use pace::Pace;
 pub(crate) use partial::{Partial, sweep};
+use publish::publish_all;
+pub(crate) use publish::{Signer, publish_in, publish_manifest, publish_manifest_of_ours};
 
 /// The longest label, in characters.
 const MAX_LABEL: usize = 200;
@@ -67,6 +72,8 @@ pub struct BackupOptions {
     pub limits: Limits,
     /// The time of the backup.
     pub now: Timestamp,
+    /// Signs the manifest.
+    pub keys: Keys,
 }
 
 impl BackupOptions {
@@ -81,6 +88,7 @@ impl BackupOptions {
             busy_limit: Duration::from_secs(5),
             limits: Limits::default(),
             now,
+            keys: Keys::default(),
         }
     }
 }
@@ -221,7 +229,7 @@ impl Job<'_> {
             let copy = copy(&partial.file, &pace, observer)?;
             let wal_bytes_after = wal_bytes(database)?.unwrap_or(0);
             let writers_waited = copy.copied.writers_waited;
-            let file = finish(&partial.file, copy, storage, observer)?;
+            let file = finish(&partial.file, copy, &check_of_a_backup(), storage, observer)?;
             if self.if_unsound == IfUnsound::Refuse {
                 require_sound(&file.integrity_check, database)?;
             }
@@ -376,76 +384,5 @@ pub(crate) fn describe(origin: &Origin<'_>, finished: Finished) -> Manifest {
             gid: origin.ownership.gid,
             mode: origin.ownership.mode,
         },
-    }
-}
-
-/// Gives the finished file, which is synced, its name, then the manifest: the commit point.
-fn publish_all(
-    options: &BackupOptions,
-    folder: &Utf8Path,
-    database: &Utf8Path,
-    finished: &NamedFile,
-    manifest: Manifest,
-    storage: &Storage,
-) -> Result<(Utf8PathBuf, Manifest)> {
-    let backup = match &options.destination {
-        Destination::Archive(_) => publish_in(folder, database, options.now, finished, storage)?,
-        Destination::File(file) => {
-            let file = database::resolve(file)?;
-            if !publish_synced(storage, finished, &file)? {
-                return Err(taken_error(&file));
-            }
-            file
-        }
-    };
-    publish_manifest_of_ours(backup, manifest, storage)
-}
-
-/// Gives a finished file, which is synced, the first free name for a backup of `database` in an archive.
-pub(crate) fn publish_in(
-    folder: &Utf8Path,
-    database: &Utf8Path,
-    at: Timestamp,
-    finished: &NamedFile,
-    storage: &Storage,
-) -> Result<Utf8PathBuf> {
-    for name in free_names(folder, database, at) {
-        let name = name?;
-        if publish_synced(storage, finished, &name)? {
-            return Ok(name);
-        }
-    }
-    Err(taken_error(folder))
-}
-
-/// The commit point for a file that we have made: after an error it is gone.
-pub(crate) fn publish_manifest_of_ours(
-    backup: Utf8PathBuf,
-    manifest: Manifest,
-    storage: &Storage,
-) -> Result<(Utf8PathBuf, Manifest)> {
-    match publish_manifest(&backup, manifest, storage) {
-        Ok(manifest) => Ok((backup, manifest)),
-        // Without its manifest it is no backup, and it was ours alone until now. The manifest went before.
-        Err(e) => Err(match storage.remove(&backup) {
-            Ok(_) => e,
-            Err(_) => e.hint(format!("{backup} was left behind without a manifest: it is no backup")),
-        }),
-    }
-}
-
-/// Writes the manifest of a file that has its name and is durable: the commit point.
-pub(crate) fn publish_manifest(backup: &Utf8Path, mut manifest: Manifest, storage: &Storage) -> Result<Manifest> {
-    backup.file_name().unwrap_or_default().clone_into(&mut manifest.file.name);
-    let text = manifest::encode(&manifest)
-        .map_err(|e| Error::new(ErrorKind::Failed, "write the manifest of", backup).because(e))?;
-    let partial = Partial::create(parent_of(backup), storage)?;
-    let written = storage
-        .write_at(&partial.file, 0, text.as_bytes())
-        .and_then(|()| publish(storage, &partial.file, &manifest_path(backup)));
-    match written {
-        Ok(true) => Ok(manifest),
-        Ok(false) => Err(partial.discard(taken_error(&manifest_path(backup)), storage)),
-        Err(e) => Err(partial.discard(e, storage)),
     }
 }

@@ -25,12 +25,7 @@ impl Partial {
     pub(crate) fn create(folder: &Utf8Path, storage: &Storage) -> Result<Self> {
         let _alone = lock_folder(folder);
         for _ in 0..TRIES {
-            let made = tempfile::Builder::new()
-                .prefix(PARTIAL_PREFIX)
-                .suffix(PARTIAL_SUFFIX)
-                .make_in(folder, |path| storage.try_create(path))
-                .and_then(|named| named.keep().map_err(io::Error::from));
-            let (file, _path) = made.map_err(|e| Error::io("create a file in", folder, e))?;
+            let file = storage.create_temporary(folder, PARTIAL_PREFIX, PARTIAL_SUFFIX)?;
             // Where folders cannot be locked, a sweep may have come between: then the file, or its name, is gone.
             match try_lock_file(&file.file).and_then(|locked| Ok(locked && still_named(&file)?)) {
                 Ok(true) => return Ok(Self { file }),

@@ -1,5 +1,5 @@
-//! The engine `snapshot`: the main file and its WAL are copied as plain files under a read transaction, and SQLite
-//! replays the copied WAL onto the copy. Why that is right is worked out in `docs/backup-engines.md`; in short:
+//! The engine `snapshot`: the main file and its WAL are copied as plain files under a read transaction, and the copied WAL
+//! is replayed onto the copy. Why that is right is worked out in `docs/backup-engines.md`; in short:
 //!
 //! - the transaction holds a mark in the WAL. If that is not 0, nobody restarts the WAL or writes anything into the main
 //!   file but pages that are in the WAL up to the mark, so replaying what was copied of it mends whatever was torn;
@@ -51,7 +51,8 @@ pub(super) fn copy(
     if let Some(wal) = wal? {
         let CopiedWal { file, committed } = wal;
         pages_in_wal(&file.file, &mut |page| draft.forget(page)).map_err(|e| Error::io("read", &file.path, e))?;
-        let replayed = storage.through_sqlite("replay into", &into.path, |port| replay_wal(&into.path, port))?;
+        let replayed = replay_wal(into, &file.file, storage)?;
+        storage.remove(&file.path)?;
         if replayed < committed.unwrap_or(0) {
             return Err(damaged_wal(database, replayed, committed.unwrap_or(0)));
         }

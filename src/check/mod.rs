@@ -7,7 +7,7 @@ mod pool;
 mod report;
 
 use std::num::NonZero;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use camino::Utf8Path;
 
@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::findings::{Code, Finding};
 use crate::fingerprint::Content;
 use crate::observe::{Event, Observer, Step};
-use crate::sqlite::{FinishedFile, Inspection, Modules, Stop};
+use crate::sqlite::{FinishedFile, Inspection, Modules, Stop, default_limit};
 use crate::storage::open_regular;
 
 pub(crate) use audit::{audit, writer_bugs};
@@ -111,23 +111,15 @@ pub fn check(file: &Utf8Path, options: &CheckOptions, observer: &mut dyn Observe
 
 fn check_parts(file: &Utf8Path, options: &CheckOptions, observer: &mut dyn Observer) -> Result<CheckReport> {
     let io = |e| Error::io("open", file, e);
-    let mut stop = Stop { cancel: observer.cancel(), deadline: None };
     let size_bytes = open_regular(file).and_then(|file| file.metadata()).map_err(io)?.len();
     let limit = options.max_time.unwrap_or_else(|| default_limit(size_bytes));
-    // A limit beyond the end of time is none.
-    stop.deadline = Instant::now().checked_add(limit);
+    let stop = Stop::within(Some(limit), size_bytes, &observer.cancel());
     let finished = FinishedFile::open(file, stop).map_err(io)?;
     let plan = plan::plan(&finished, &Inspection::open_to_check(&finished, Modules::Known)?, options);
     let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
     let jobs = options.jobs.map_or_else(processors, NonZero::get);
-    let done = pool::run(&finished, &plan.parts, jobs, observer)?;
+    let done = pool::run(&finished, plan.parts, jobs, observer)?;
     report::report(file, done, plan.unlisted, options, limit)
-}
-
-/// 10 s, and another 10 s for each 100 MB that are begun.
-fn default_limit(size_bytes: u64) -> Duration {
-    const UNIT: Duration = Duration::from_secs(10);
-    UNIT.saturating_mul(u32::try_from(size_bytes.div_ceil(100_000_000)).unwrap_or(u32::MAX).saturating_add(1))
 }
 
 /// Nothing could be looked at.

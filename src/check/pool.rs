@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::plan::{Planned, Task};
@@ -41,53 +41,119 @@ pub(super) struct Done {
     pub(super) duration: Duration,
 }
 
-/// Runs all parts on at most so many threads, and gives them back in the order of the plan.
+/// How long a part that was asked to stop may take to do so. A single function of SQL, which the file's schema may call with
+/// values as long as the file, does not look up before it has its result.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Between two looks at whether to stop waiting.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What the threads of a check share.
+struct Work {
+    finished: Arc<FinishedFile>,
+    plan: Vec<Planned>,
+    /// The part that nobody has taken yet.
+    next: AtomicUsize,
+    cache_kib: u32,
+}
+
+/// Runs all parts on at most so many threads, and gives them back in the order of the plan. A thread that does not stop when it
+/// is asked to is left behind: it only reads, and ends when SQLite does.
 ///
 /// # Errors
 ///
 /// If there are no threads to be had; and bugs of ours.
 pub(super) fn run(
     finished: &Arc<FinishedFile>,
-    plan: &[Planned],
+    plan: Vec<Planned>,
     jobs: usize,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Done>> {
     let size_bytes = finished.file.metadata().map_err(|e| Error::io("look at", &finished.path, e))?.len();
     let jobs = jobs.min(plan.len()).min(most_jobs(finished, size_bytes)).max(1);
     let cache_kib = CACHE_KIB_EACH.min(CACHE_KIB / u32::try_from(jobs).unwrap_or(u32::MAX));
-    let weights = plan.iter().map(|planned| planned.weight);
-    let total = u128::from(weights.fold(1, u64::saturating_add));
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let (sender, ended) = channel();
-        let begin = |_| {
-            let (sender, next) = (sender.clone(), &next);
-            let worker = move || work(finished, plan, next, cache_kib, &sender);
-            let thread = std::thread::Builder::new().spawn_scoped(scope, worker);
-            thread.map_err(|e| Error::io("begin a thread for", &finished.path, e))
+    let work = Arc::new(Work { finished: Arc::clone(finished), plan, next: AtomicUsize::new(0), cache_kib });
+    let (sender, ended) = channel();
+    for _ in 0..jobs {
+        let (shared, sender) = (Arc::clone(&work), sender.clone());
+        let worker = move || {
+            shared.go_on(&sender);
+            // The file is closed by the time that nobody is waited for any more.
+            drop(shared);
+            drop(sender);
         };
-        let workers = (0..jobs).map(begin).collect::<Result<Vec<_>>>();
-        if workers.is_err() {
+        if let Err(e) = std::thread::Builder::new().spawn(worker) {
             // Those that did begin find nothing more to do.
-            next.store(plan.len(), Ordering::Relaxed);
+            work.next.store(work.plan.len(), Ordering::Relaxed);
+            return Err(Error::io("begin a thread for", &finished.path, e));
         }
-        drop(sender);
-        let mut done: Vec<Option<Done>> = plan.iter().map(|_| None).collect();
+    }
+    drop(sender);
+    work.collect(&ended, size_bytes, observer)
+}
+
+impl Work {
+    /// Waits for all parts, or for as long as is given to those that were asked to stop.
+    fn collect(
+        &self,
+        ended: &Receiver<(usize, Done)>,
+        size_bytes: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Done>> {
+        let total = u128::from(self.plan.iter().map(|planned| planned.weight).fold(1, u64::saturating_add));
+        let mut done: Vec<Option<Done>> = self.plan.iter().map(|_| None).collect();
         let mut weight_done = 0;
-        for (index, part) in ended {
-            weight_done += plan.get(index).map_or(0, |planned| u128::from(planned.weight));
-            if let Some(place) = done.get_mut(index) {
-                *place = Some(part);
+        let mut asked_to_stop: Option<Instant> = None;
+        let left_behind = loop {
+            match ended.recv_timeout(LOOK) {
+                Ok((index, part)) => {
+                    weight_done += self.plan.get(index).map_or(0, |planned| u128::from(planned.weight));
+                    if let Some(place) = done.get_mut(index) {
+                        *place = Some(part);
+                    }
+                    let share = u128::from(size_bytes) * weight_done / total;
+                    let share = u64::try_from(share).unwrap_or(size_bytes);
+                    observer.event(Event::Bytes { done: share, total: size_bytes });
+                }
+                Err(RecvTimeoutError::Disconnected) => break None,
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            let share = u128::from(size_bytes) * weight_done / total;
-            observer.event(Event::Bytes { done: u64::try_from(share).unwrap_or(size_bytes), total: size_bytes });
+            if let Some(halt) = self.finished.stop.reason()
+                && asked_to_stop.get_or_insert_with(Instant::now).elapsed() > GRACE
+            {
+                break Some(halt);
+            }
+        };
+        let missing = |(planned, part): (&Planned, Option<Done>)| match (part, &left_behind) {
+            (Some(part), _) => Ok(part),
+            (None, Some(halt)) => {
+                let (task, outcome) = (planned.task.clone(), Outcome::Halted(halt.clone()));
+                Ok(Done { task, outcome, began: Instant::now(), duration: Duration::ZERO })
+            }
+            (None, None) => Err(Error::new(ErrorKind::Internal, "check", &self.finished.path)
+                .because("a part of it has no outcome: one of its threads panicked")),
+        };
+        self.plan.iter().zip(done).map(missing).collect()
+    }
+
+    fn go_on(&self, ended: &Sender<(usize, Done)>) {
+        let Self { finished, plan, next, cache_kib } = self;
+        let mut connections = Connections { finished, cache_kib: *cache_kib, known: None, unknown: None };
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(Planned { task, .. }) = plan.get(index) else { return };
+            let began = Instant::now();
+            let outcome = match finished.stop.reason() {
+                Some(halt) => Outcome::Halted(halt),
+                None => connections.run(task).unwrap_or_else(Outcome::Halted),
+            };
+            let done = Done { task: task.clone(), outcome, began, duration: began.elapsed() };
+            if ended.send((index, done)).is_err() {
+                // Nobody waits for it any more.
+                return;
+            }
         }
-        let bug = |because| Error::new(ErrorKind::Internal, "check", &finished.path).because(because);
-        for worker in workers? {
-            worker.join().map_err(|_panic| bug("one of its threads panicked"))?;
-        }
-        done.into_iter().map(|part| part.ok_or_else(|| bug("a part of it has no outcome"))).collect()
-    })
+    }
 }
 
 /// How many checks of SQLite the memory is enough for.
@@ -99,30 +165,6 @@ fn most_jobs(finished: &FinishedFile, size_bytes: u64) -> usize {
     };
     let bitmap_bytes = size_bytes / u64::from(page_size) / 8 + 1;
     usize::try_from(BITMAP_BYTES / bitmap_bytes).unwrap_or(usize::MAX)
-}
-
-fn work(
-    finished: &Arc<FinishedFile>,
-    plan: &[Planned],
-    next: &AtomicUsize,
-    cache_kib: u32,
-    ended: &Sender<(usize, Done)>,
-) {
-    let mut connections = Connections { finished, cache_kib, known: None, unknown: None };
-    loop {
-        let index = next.fetch_add(1, Ordering::Relaxed);
-        let Some(Planned { task, .. }) = plan.get(index) else { return };
-        let began = Instant::now();
-        let outcome = match finished.stop.reason() {
-            Some(halt) => Outcome::Halted(halt),
-            None => connections.run(task).unwrap_or_else(Outcome::Halted),
-        };
-        let done = Done { task: task.clone(), outcome, began, duration: began.elapsed() };
-        if ended.send((index, done)).is_err() {
-            // Nobody waits for it any more.
-            return;
-        }
-    }
 }
 
 /// The connections of a thread, opened when they are needed. What one keeps of the file is given back when the next part

@@ -1,5 +1,6 @@
 //! `adopt`: a manifest for database files that other tools have made.
 
+use engram_restore::signature::signature_path;
 use engram_restore::{
     AdoptOptions, AdoptPlan, Adopted, Adoption, Error, ErrorKind, Event, Finding, Observer as _, Placement, Result,
     Verdict, adopt, plan_adopt,
@@ -31,6 +32,7 @@ pub(crate) fn run(args: &AdoptArgs, context: &Context, progress: &mut Progress) 
     }
     // Without a home there is no default database, and none is needed.
     let live = context.database().ok();
+    let keys = context.keys()?;
     let mut done = Done::default();
     for file in &args.files {
         let options = AdoptOptions {
@@ -40,7 +42,9 @@ pub(crate) fn run(args: &AdoptArgs, context: &Context, progress: &mut Progress) 
             live: live.clone(),
             label: args.label.clone(),
             created_at: args.at,
+            max_time: args.max_time,
             now: jiff::Timestamp::now(),
+            keys: keys.clone(),
         };
         let answer = if args.dry_run {
             plan_adopt(&options, progress).map(|plan| done.planned(&options, plan))
@@ -81,6 +85,7 @@ impl Done {
 
     fn add(&mut self, options: &AdoptOptions, adopted: &Adopted, already: bool) {
         let Adopted { backup, manifest_path, manifest, folded } = adopted;
+        let signature = signature_path(manifest_path);
         let did = if already { "is a backup already:" } else { "adopted" };
         self.lines.push(format!("{did} {backup}"));
         let (size, at) = (bytes(manifest.file.size_bytes), manifest.created_at);
@@ -91,6 +96,7 @@ impl Done {
             "file": options.file,
             "backup": backup,
             "manifest": manifest_path,
+            "signature": signature.is_file().then_some(&signature),
             "integrity_check": integrity_json(&manifest.integrity_check),
             "created_at": manifest.created_at,
             "size_bytes": manifest.file.size_bytes,

@@ -60,6 +60,13 @@ pub(crate) struct Global {
     /// A file with settings [env: ENGRAM_RESTORE_CONFIG] [default: engram-restore.toml beside the database, if it is there]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<Utf8PathBuf>,
+    /// A public key of minisign, or its file: what it has not signed is neither restored nor called good; may be given
+    /// several times [env: ENGRAM_RESTORE_PUBLIC_KEY]
+    #[arg(long, global = true, value_name = "KEY", value_hint = ValueHint::FilePath)]
+    pub(crate) public_key: Vec<String>,
+    /// A secret key of minisign, without a password: every backup that is taken is signed [env: ENGRAM_RESTORE_SECRET_KEY]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) secret_key: Option<Utf8PathBuf>,
     /// Print one JSON object on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -119,6 +126,8 @@ pub(crate) enum Command {
     Guard(GuardArgs),
     /// Rehearse disaster recovery on a scratch copy
     Drill(DrillArgs),
+    /// Make a pair of keys to sign backups with
+    Keygen(KeygenArgs),
     /// Print what a shell needs to complete command lines
     Completions(CompletionsArgs),
     /// Print the man page
@@ -130,6 +139,18 @@ pub(crate) enum Command {
     /// Another command, of which one file operation goes wrong
     #[command(hide = true)]
     Fault(FaultArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: engram-restore keygen ~/engram.key\n\n\
+    The public key goes into FILE.pub. Both are files of minisign's; neither replaces one.")]
+pub(crate) struct KeygenArgs {
+    /// Write the secret key here, for you only, without a password
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Utf8PathBuf,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args, Debug)]

@@ -2,8 +2,10 @@
 
 use clap::ValueEnum as _;
 use engram_restore::archive::manifest_path;
+use engram_restore::signature::signature_path;
 use engram_restore::{
-    BackupOptions, BackupPlan, BackupReport, Destination, Engine, Limits, Result, backup, named_backups, plan_backup,
+    BackupOptions, BackupPlan, BackupReport, Destination, Engine, Event, Limits, Observer as _, Result, backup,
+    named_backups, plan_backup,
 };
 use serde_json::{Value, json};
 
@@ -35,7 +37,12 @@ pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress)
         busy_limit: args.wait,
         limits: Limits { max_rate: args.max_rate, max_wal: args.max_wal, max_time: args.max_time },
         now: jiff::Timestamp::now(),
+        keys: context.keys_to_sign(args.sign, "the backup")?,
     };
+    if options.keys.signing.is_none() && !options.keys.trusted.is_empty() {
+        let text = "only signed backups are trusted, and this one is not signed: no restore here will take it; name the secret key with --secret-key or [sign]";
+        progress.event(Event::Warning(text));
+    }
     if args.dry_run {
         return plan_backup(&options).map(|plan| planned(&plan)).or_else(|e| Outcome::found(e, nothing_done()));
     }
@@ -52,6 +59,11 @@ pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress)
         (false, Some(_)) => Exit::Inconclusive,
     };
     let mut outcome = Outcome::new(exit, fields(&report), text(&report));
+    if options.keys.signing.is_some() {
+        let signature = signature_path(&report.manifest_path);
+        outcome.text.push_str(&(printable(&format!("  signed: {signature}")) + "\n"));
+        outcome.fields.insert("signature".to_owned(), signature.into_string().into());
+    }
     // A database that is damaged is no moment to remove anything.
     if exit == Exit::Done
         && args.path.is_none()
@@ -68,7 +80,7 @@ pub(crate) fn run(args: &BackupArgs, context: &Context, progress: &mut Progress)
 fn nothing_done() -> Value {
     json!({
         "backup": null, "manifest": null, "size_bytes": null, "blake3": null, "integrity_check": null, "engine": null, "engine_reason": null,
-        "duration_ms": null, "wal_bytes_before": null, "wal_bytes_after": null, "pruned": null,
+        "signature": null, "duration_ms": null, "wal_bytes_before": null, "wal_bytes_after": null, "pruned": null,
     })
 }
 
@@ -112,6 +124,7 @@ fn fields(report: &BackupReport) -> Value {
         "wal_bytes_after": report.wal_bytes_after,
         "writers_waited_ms": report.writers_waited.map_or(0, millis),
         "swept": report.swept,
+        "signature": null,
         "pruned": null,
     })
 }

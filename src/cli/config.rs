@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 use toml::de::{DeTable, DeValue};
 
 use super::args::{duration, regression};
+use super::keyring::is_key;
 pub(crate) use super::keys::Key;
 use super::keys::{Kind, nearest_key};
 
@@ -42,6 +43,7 @@ enum Value {
     Path(Utf8PathBuf),
     Word(String),
     Texts(Vec<String>),
+    Keys(Vec<String>),
     Count(NonZero<u32>),
     Duration(Duration, String),
     Percent(u32, String),
@@ -91,6 +93,12 @@ impl Config {
             .map_or_else(Vec::new, |value| if let Value::Texts(texts) = value { texts.clone() } else { Vec::new() })
     }
 
+    /// Public keys or their paths.
+    pub(crate) fn public_keys(&self) -> Vec<String> {
+        self.value(Key::Trusted)
+            .map_or_else(Vec::new, |value| if let Value::Keys(keys) = value { keys.clone() } else { Vec::new() })
+    }
+
     /// Where a setting stands, as `FILE:LINE`; `None` where it is not set.
     pub(crate) fn place(&self, key: Key) -> Option<String> {
         let (file, setting) = (self.file.as_ref()?, self.set.get(&key)?);
@@ -102,7 +110,7 @@ impl Config {
         self.value(key).map(|value| match value {
             Value::Path(path) => json!(path),
             Value::Word(text) | Value::Duration(_, text) | Value::Percent(_, text) => json!(text),
-            Value::Texts(texts) => json!(texts),
+            Value::Texts(texts) | Value::Keys(texts) => json!(texts),
             Value::Assertions(assertions) => json!(assertions.iter().map(ToString::to_string).collect::<Vec<_>>()),
             Value::Count(count) => json!(count),
             Value::Flag(flag) => json!(flag),
@@ -170,11 +178,31 @@ fn read(path: &Utf8Path) -> Result<Option<Config>> {
     let mut set = parse(&text).map_err(|Wrong { at, why }| refused(format!("line {}: {why}", line_of(&text, at))))?;
     for setting in set.values_mut() {
         // The file means the same from whatever folder the program is run.
-        if let Value::Path(relative) = &mut setting.value {
-            *relative = path.with_file_name("").join(&*relative);
+        let place = |relative: &str| path.with_file_name("").join(relative);
+        match &mut setting.value {
+            Value::Path(relative) => *relative = place(relative.as_str()),
+            Value::Keys(keys) => {
+                for key in keys.iter_mut().filter(|key| !is_key(key)) {
+                    *key = place(key).into_string();
+                }
+            }
+            Value::Word(_)
+            | Value::Texts(_)
+            | Value::Count(_)
+            | Value::Duration(..)
+            | Value::Percent(..)
+            | Value::Assertions(_)
+            | Value::Flag(_) => {}
         }
     }
     Ok(Some(Config { file: Some(path.to_owned()), set }))
+}
+
+/// What a text says, or its line that is wrong, and why.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn from_text(text: &str) -> Result<Config, (usize, String)> {
+    let set = parse(text).map_err(|Wrong { at, why }| (line_of(text, at), why))?;
+    Ok(Config { file: Some(DEFAULT_NAME.into()), set })
 }
 
 /// What is wrong at a byte of the text.
@@ -214,6 +242,10 @@ fn parse(text: &str) -> Result<BTreeMap<Key, Setting>, Wrong> {
             let why = format!("{0} must be a section, [{0}], not {1}", name.get_ref(), found(value.get_ref()));
             return Err(Wrong { at, why });
         };
+        // Written by mistake, and it would trust anybody.
+        if section.is_empty() && name.get_ref() == "trust" {
+            return Err(Wrong { at, why: "[trust] names no public_key".to_owned() });
+        }
         for (inner, value) in section {
             put(&format!("{}.{}", name.get_ref(), inner.get_ref()), inner.span().start, value.get_ref())?;
         }
@@ -231,12 +263,10 @@ fn unknown(name: &str) -> String {
 
 /// The value, or what stands there in its place.
 fn read_value(kind: Kind, value: &DeValue<'_>) -> Result<Value, String> {
+    // What a shell makes of a tilde, nobody makes of it here: it would be a folder of that name.
+    let is_path = |path: &&str| !path.is_empty() && *path != "~" && !path.starts_with("~/");
     let read = match kind {
-        // What a shell makes of a tilde, nobody makes of it here: it would be a folder of that name.
-        Kind::Path => {
-            let is_path = |path: &&str| !path.is_empty() && *path != "~" && !path.starts_with("~/");
-            value.as_str().filter(is_path).map(|path| Value::Path(path.into()))
-        }
+        Kind::Path => value.as_str().filter(is_path).map(|path| Value::Path(path.into())),
         Kind::Word(words) => {
             value.as_str().filter(|word| words.contains(word)).map(|word| Value::Word(word.to_owned()))
         }
@@ -244,6 +274,15 @@ fn read_value(kind: Kind, value: &DeValue<'_>) -> Result<Value, String> {
             let texts = array.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
             texts.collect::<Option<Vec<_>>>().map(Value::Texts)
         }),
+        Kind::Keys => {
+            let texts = match value.as_array() {
+                Some(array) => array.iter().map(|item| item.get_ref().as_str()).collect(),
+                None => value.as_str().map(|key| vec![key]),
+            };
+            // An empty list would trust anybody.
+            let are_keys = |texts: &Vec<&str>| !texts.is_empty() && texts.iter().all(is_path);
+            texts.filter(are_keys).map(|texts| Value::Keys(texts.into_iter().map(str::to_owned).collect()))
+        }
         Kind::Count => value.as_integer().and_then(|integer| {
             let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
             number.and_then(NonZero::new).map(Value::Count)

@@ -14,6 +14,9 @@ use super::config::{Config, Key};
 use super::nearest::nearest;
 use super::output::note;
 
+const PUBLIC_KEY: &str = "ENGRAM_RESTORE_PUBLIC_KEY";
+const SECRET_KEY: &str = "ENGRAM_RESTORE_SECRET_KEY";
+
 /// The global options, resolved as far as a command asks for them, the configuration, and the storage.
 pub(crate) struct Context {
     global: Global,
@@ -119,6 +122,31 @@ impl Context {
         Ok((Some(file), Some(named.map_or("beside the database", |(_, from)| from))))
     }
 
+    /// The public keys that somebody has named, or their paths; and whether the configuration has.
+    pub(crate) fn public_keys(&self) -> Result<(Vec<String>, bool)> {
+        if !self.global.public_key.is_empty() {
+            return Ok((self.global.public_key.clone(), false));
+        }
+        match variable(PUBLIC_KEY)? {
+            Some(key) => Ok((vec![key.into_string()], false)),
+            None => Ok((self.config.public_keys(), true)),
+        }
+    }
+
+    /// The path of the secret key, if somebody has named one.
+    pub(crate) fn secret_key(&self) -> Result<Option<Utf8PathBuf>> {
+        Ok(given(self.global.secret_key.as_ref(), SECRET_KEY)?.or_else(|| self.config.path(Key::SignWith).cloned()))
+    }
+
+    /// Where the keys come from, if from the command line or the environment.
+    pub(crate) fn key_source(&self, key: Key) -> Result<Option<(&'static str, &'static str)>> {
+        if key == Key::SignWith {
+            return source(self.global.secret_key.as_ref(), "--secret-key", SECRET_KEY);
+        }
+        let given = self.global.public_key.first().map(Utf8PathBuf::from);
+        source(given.as_ref(), "--public-key", PUBLIC_KEY)
+    }
+
     /// Which backups count.
     pub(crate) fn scope(&self, any_source: bool) -> Result<Scope> {
         if any_source { Ok(Scope::AnySource) } else { Ok(Scope::Database(self.database()?)) }
@@ -170,6 +198,7 @@ impl Context {
     /// The one backup that a word means. What `latest-good` passed over is said.
     pub(crate) fn backup(&self, word: &str, any_source: bool, observer: &mut dyn Observer) -> Result<Utf8PathBuf> {
         let path = self.one(word, any_source, observer)?;
+        self.warn_of_keys_beside(&path, observer)?;
         if !any_source
             && !matches!(Selection::parse(word), Selection::Named(_))
             && let (Ok(manifest), database) = (read_manifest(&path), self.database()?)
@@ -186,7 +215,7 @@ impl Context {
         let path = match &selected.meant {
             Meant::One(path) => path.clone(),
             Meant::FirstGood(candidates) => {
-                let (path, passed_over) = first_good(candidates, observer)?;
+                let (path, passed_over) = first_good(candidates, &self.trusted()?, observer)?;
                 for verdict in &passed_over {
                     observer.event(Event::Warning(&reason(verdict)));
                 }

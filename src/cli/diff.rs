@@ -37,7 +37,7 @@ pub(crate) fn run(args: &DiffArgs, context: &Context, progress: &mut Progress) -
         Ok(sides) => sides,
         Err(e) => return Outcome::found(e, fields(None, None)),
     };
-    let options = DiffOptions { a, b, busy_limit: args.wait };
+    let options = DiffOptions { a, b, busy_limit: args.wait, max_time: args.max_time };
     let report = match diff(&options, progress) {
         Ok(report) => report,
         Err(e) => return Outcome::found(e, fields(Some(options.a.path()), Some(options.b.path()))),

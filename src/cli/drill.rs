@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use engram_restore::sample::Application;
+use engram_restore::signature::SignatureProblem;
 use engram_restore::{
     CRASH_SCENARIOS, DrillOptions, DrillReport, DrillSubject, Error, ErrorKind, Pick, Program, REHEARSE,
-    REHEARSE_ABOUT, Result, SCENARIOS, Scenario, ScenarioReport, Thresholds, admit_report, drill, write_report,
+    REHEARSE_ABOUT, Result, SCENARIOS, Scenario, ScenarioReport, Thresholds, Verdict, admit_report, drill,
+    verify_report, write_report,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -20,9 +22,13 @@ use super::output::{Outcome, colored, printable};
 use super::progress::Progress;
 
 pub(crate) fn run(args: &DrillArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
-    if let Some(DrillCommand::List) = args.command {
-        return Ok(list());
+    match &args.command {
+        Some(DrillCommand::List) => return Ok(list()),
+        Some(DrillCommand::VerifyReport { files }) => return verify_reports(files, context),
+        None => {}
     }
+    let keys = context.keys_to_sign(args.sign, "the reports")?;
+    let signing = keys.signing.filter(|_| args.sign);
     let files = args.report.iter().map(|path| absolute(path)).collect::<Result<Vec<_>>>()?;
     for file in &files {
         admit_report(file)?;
@@ -48,16 +54,51 @@ pub(crate) fn run(args: &DrillArgs, context: &Context, progress: &mut Progress) 
         scratch: args.scratch.as_deref().map(absolute).transpose()?,
         seed: args.seed.unwrap_or_else(|| u64::from(now.subsec_nanosecond().unsigned_abs())),
         now,
+        trusted: keys.trusted,
     };
     let report = drill(&options, context.storage(), progress)?;
     let mut error = None;
     for file in &files {
         // What was found is told, and the other reports are written all the same.
-        error = error.or(write_report(&report, file, context.storage()).err());
+        error = error.or(write_report(&report, file, signing.as_deref(), context.storage()).err());
     }
     let exit = error.as_ref().map_or(Exit::of_verdict(report.verdict), |e| Exit::of_error(e.kind(), None));
     let text = text(&report, &files, context.is_verbose());
     Ok(Outcome { error, ..Outcome::new(exit, json!(report), text) })
+}
+
+/// Whether each is what a trusted key has signed.
+fn verify_reports(files: &[Utf8PathBuf], context: &Context) -> Result<Outcome> {
+    let trusted = context.trusted()?;
+    if trusted.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "verify", "reports")
+            .because("no public key is named")
+            .hint("name it with --public-key KEY, ENGRAM_RESTORE_PUBLIC_KEY or [trust] public_key"));
+    }
+    let (mut reports, mut text, mut verdicts) = (Vec::new(), String::new(), Vec::new());
+    for file in files {
+        let file = absolute(file)?;
+        let (verdict, signed, why) = match verify_report(&file, &trusted)? {
+            Ok(signed) => (Verdict::Pass, Some(signed), None),
+            Err(problem @ SignatureProblem::Unreadable(_)) => (Verdict::Inconclusive, None, Some(problem.to_string())),
+            Err(problem) => (Verdict::Fail, None, Some(problem.to_string())),
+        };
+        verdicts.push(verdict);
+        let said = signed.as_ref().map_or_else(
+            || why.clone().unwrap_or_default(),
+            |signed| format!("signed with {}: {}", signed.key, signed.comment.replace('\t', " ")),
+        );
+        // Writing into a String does not fail.
+        writeln!(text, "{} {}: {}", colored(verdict), printable(file.as_str()), printable(&said)).unwrap_or_default();
+        reports.push(json!({
+            "report": file,
+            "verdict": verdict,
+            "key": signed.as_ref().map(|signed| &signed.key),
+            "comment": signed.as_ref().map(|signed| &signed.comment),
+            "problem": why,
+        }));
+    }
+    Ok(Outcome::new(Exit::of_verdicts(&verdicts), json!({ "reports": reports }), text).essential())
 }
 
 /// What is drilled.

@@ -1,6 +1,6 @@
 //! Exit statuses, an interface: `docs/exit-codes.md` explains them.
 
-use engram_restore::{BackupVerdict, ErrorKind, Verdict};
+use engram_restore::{ErrorKind, Verdict};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +79,8 @@ impl Exit {
     }
 
     /// For several verdicts: damage outweighs what could not be seen.
-    pub(crate) fn of_verdicts(verdicts: &[BackupVerdict]) -> Self {
-        let any = |wanted: &Verdict| verdicts.iter().any(|verdict| verdict.verdict == *wanted);
+    pub(crate) fn of_verdicts(verdicts: &[Verdict]) -> Self {
+        let any = |wanted: &Verdict| verdicts.contains(wanted);
         Self::of_verdict([Verdict::Fail, Verdict::Inconclusive].into_iter().find(any).unwrap_or(Verdict::Pass))
     }
 }

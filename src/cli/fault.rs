@@ -66,6 +66,8 @@ fn without_hidden(mut error: Error) -> Error {
 fn both(outer: Global, inner: Global) -> Global {
     let closer = |outer, inner| if inner == When::Auto { outer } else { inner };
     Global {
+        public_key: Vec::new(),
+        secret_key: None,
         db: inner.db.or(outer.db),
         archive: inner.archive.or(outer.archive),
         config: inner.config.or(outer.config),

@@ -91,6 +91,7 @@ fn begin(args: &GuardArgs, context: &Context, progress: &mut Progress) -> Result
         wait: args.wait,
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         now: jiff::Timestamp::now(),
+        keys: context.keys()?,
     };
     let named = named_backups(&options.database);
     let guard = guard(&options, context.storage(), progress)?;

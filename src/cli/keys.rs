@@ -26,6 +26,8 @@ pub(crate) enum Key {
     DrillMaxRpo,
     DrillMaxRtoRegression,
     DrillAssert,
+    SignWith,
+    Trusted,
     PreCycleBackup,
     BackupRetentionDays,
 }
@@ -39,6 +41,8 @@ pub(crate) enum Kind {
     Word(&'static [&'static str]),
     /// Strings.
     Texts,
+    /// Public keys, or their paths, relative to the file's folder.
+    Keys,
     /// A whole number, at least 1.
     Count,
     /// Such as `"90s"`.
@@ -60,6 +64,7 @@ impl Kind {
                 format!("one of {}", quoted.join(", "))
             }
             Self::Texts => "a list of strings, such as [\"before-upgrade\"]".to_owned(),
+            Self::Keys => "a public key of minisign or the path of its file, in quotes, or a list of them".to_owned(),
             Self::Count => format!("a whole number from 1 to {}", u32::MAX),
             Self::Duration => "a duration in quotes, such as \"90s\", \"26h\" or \"7d\"".to_owned(),
             Self::Percent => "a percentage in quotes, such as \"20%\"".to_owned(),
@@ -70,7 +75,7 @@ impl Kind {
 }
 
 impl Key {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Db,
         Self::Archive,
         Self::BackupEngine,
@@ -91,6 +96,8 @@ impl Key {
         Self::DrillMaxRpo,
         Self::DrillMaxRtoRegression,
         Self::DrillAssert,
+        Self::SignWith,
+        Self::Trusted,
         Self::PreCycleBackup,
         Self::BackupRetentionDays,
     ];
@@ -118,6 +125,8 @@ impl Key {
             Self::DrillMaxRpo => ("drill.max_rpo", Kind::Duration, "any loss will do"),
             Self::DrillMaxRtoRegression => ("drill.max_rto_regression", Kind::Percent, "any will do"),
             Self::DrillAssert => ("drill.assert", Kind::Assertions, "none"),
+            Self::SignWith => ("sign.secret_key", Kind::Path, "nothing is signed"),
+            Self::Trusted => ("trust.public_key", Kind::Keys, "anybody is trusted"),
             Self::PreCycleBackup => ("dream.pre_cycle_backup", Kind::Flag, "true"),
             Self::BackupRetentionDays => ("dream.backup_retention_days", Kind::Count, "no such rule"),
         }

@@ -12,7 +12,11 @@ mod drill;
 mod examples;
 mod exit;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guard;
+mod keygen;
+mod keyring;
 mod keys;
 mod list;
 mod manual;
@@ -31,10 +35,10 @@ mod undo;
 mod verify;
 mod visible;
 
-use std::io;
 use std::panic;
 use std::process::ExitCode;
 
+use engram_restore::sqlite::limit_memory;
 use engram_restore::storage::Storage;
 use engram_restore::{Error, ErrorKind};
 use serde_json::Value;
@@ -59,6 +63,7 @@ pub(crate) fn main() -> ExitCode {
     let storage = fault.clone().map_or_else(Storage::new, |fault| Storage::intercepted(fault));
     let printer = Printer { json: cli.global.json, quiet: cli.global.quiet };
     set_up_output(&cli.global);
+    limit_memory(memory_limit());
     let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| run(cli, storage))).unwrap_or_else(|_panic| {
         let error =
             Error::new(ErrorKind::Internal, "go on with", "this command").because("this is a bug of engram-restore");
@@ -102,6 +107,7 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
         | Command::Pin(_)
         | Command::Unpin(_)
         | Command::Config(_)
+        | Command::Keygen(_)
         | Command::Drill(_)
         | Command::Fault(_) => configuration(&cli.global),
     };
@@ -127,6 +133,7 @@ fn run(cli: Cli, storage: Storage) -> Outcome {
         Command::Adopt(args) => adopt::run(args, &context, &mut progress),
         Command::Guard(args) => Ok(guard::run(args, &context, &mut progress, &mut signals)),
         Command::Drill(args) => drill::run(args, &context, &mut progress),
+        Command::Keygen(args) => keygen::run(args, &context),
         Command::Completions(args) => completions::run(args),
         Command::Manual => manual::run(),
         Command::DrillApplication(args) => drill::run_application(args),
@@ -153,13 +160,21 @@ fn set_up_output(global: &args::Global) {
     let ansi = anstream::stderr().current_choice() != anstream::ColorChoice::Never;
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(|| output::Log)
         // It would report a standard error that cannot be written to, on standard error, and panic.
         .log_internal_errors(false)
         .with_ansi(ansi)
         .with_target(false)
         .without_time()
         .init();
+}
+
+/// What SQLite may take, in bytes: half of the machine's memory, at most 3 GiB. The longest value that SQLite can store has 1 GB,
+/// and takes two and a half times as much while it is looked for in an index.
+fn memory_limit() -> u64 {
+    const MOST: u64 = 3 << 30;
+    let system = rustix::system::sysinfo();
+    (system.totalram.saturating_mul(u64::from(system.mem_unit)) / 2).min(MOST)
 }
 
 /// Help and version are results; anything else is an error in the form that was asked for.

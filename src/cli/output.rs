@@ -153,10 +153,29 @@ pub(crate) fn printable(text: &str) -> String {
     safe
 }
 
-/// Control characters, and those that reorder the text around them.
+/// Control characters, and those that break a line or reorder the text around them.
 fn drives_terminal(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Standard error for the log, which is written line by line. The log makes plain what begins an escape sequence, but
+/// not what breaks or reorders a line.
+pub(crate) struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        // Those that are left are the log's own colours.
+        let plain: Vec<_> = text.split('\u{1b}').map(printable).collect();
+        writeln!(io::stderr(), "{}", plain.join("\u{1b}"))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// A verdict in its colour, which is taken out again where none is wanted.

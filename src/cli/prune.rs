@@ -43,6 +43,7 @@ pub(crate) fn run(args: &PruneArgs, context: &Context, progress: &mut Progress) 
         database: Some(context.database()?),
         wait: args.wait,
         named: Vec::new(),
+        trusted: context.trusted()?,
     };
     if args.dry_run {
         context.interrupted(&[], progress);
@@ -107,7 +108,8 @@ pub(crate) fn after_backup(
     let scope = context.scope(false)?;
     // The backup has settled what there was.
     let (archive, database) = (context.archive()?, None);
-    let options = PruneOptions { archive, scope, policy, now: Timestamp::now(), database, wait: WAIT, named };
+    let trusted = context.trusted()?;
+    let options = PruneOptions { archive, scope, policy, now: Timestamp::now(), database, wait: WAIT, named, trusted };
     match prune(&options, context.storage(), progress) {
         Ok(report) => {
             warn(&report.plan, progress);

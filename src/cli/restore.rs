@@ -26,6 +26,7 @@ pub(crate) fn run(args: &RestoreArgs, context: &Context, progress: &mut Progress
         deep: args.deep,
         wait: args.way.wait(),
         now: jiff::Timestamp::now(),
+        keys: context.keys()?,
     };
     let done = if args.dry_run {
         dry_run(&options, args.way.in_place, context, progress)

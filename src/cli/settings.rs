@@ -55,6 +55,11 @@ fn in_force(key: Key, context: &Context) -> Result<InForce> {
         (Some(json!(context.database()?)), context.database_source()?)
     } else if key == Key::Archive {
         (Some(json!(context.archive()?)), context.archive_source()?)
+    } else if key == Key::SignWith {
+        (context.secret_key()?.map(|path| json!(path)), context.key_source(key)?)
+    } else if key == Key::Trusted {
+        let keys = context.public_keys()?.0;
+        ((!keys.is_empty()).then(|| json!(keys)), context.key_source(key)?)
     } else {
         (None, None)
     };

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use camino::Utf8Path;
-use engram_restore::archive::{manifest_path, pin_reason, read_manifest};
+use engram_restore::archive::{ManifestProblem, manifest_path, pin_reason, read_manifest, read_trusted};
 use engram_restore::manifest::{IntegrityRecord, Manifest};
+use engram_restore::signature::{TrustedKeys, signature_path};
 use engram_restore::{Event, Observer as _, Result};
 use serde_json::{Value, json};
 
@@ -16,8 +17,10 @@ use super::progress::Progress;
 
 pub(crate) fn run(args: &ShowArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
     let interrupted = context.interrupted(std::slice::from_ref(&args.backup), progress);
+    let trusted = context.trusted()?;
     let fields = |backup: Option<&Utf8Path>, manifest: Option<&Manifest>, pin: Option<&str>| {
         json!({
+            "signature": backup.map(|backup| signature_json(backup, &trusted)),
             "backup": backup, "manifest_path": backup.map(manifest_path), "manifest": manifest,
             "pinned": pin.is_some(), "pin_reason": pin,
             "interrupted_restore": interrupted,
@@ -35,13 +38,32 @@ pub(crate) fn run(args: &ShowArgs, context: &Context, progress: &mut Progress) -
     match read_manifest(&backup) {
         Ok(manifest) => {
             let fields = fields(Some(&backup), Some(&manifest), pin);
-            Ok(Outcome::new(Exit::Done, fields, text(&manifest, pin)).essential())
+            Ok(Outcome::new(Exit::Done, fields, text(&manifest, pin, &signature_text(&backup, &trusted))).essential())
         }
         Err(problem) => Outcome::found(problem.into_error(&backup), fields(Some(&backup), None, pin)),
     }
 }
 
-fn text(manifest: &Manifest, pin: Option<&str>) -> String {
+/// Its path, if it is there, and whether a trusted key made it; null where no key is named.
+fn signature_json(backup: &Utf8Path, trusted: &TrustedKeys) -> Value {
+    let file = signature_path(&manifest_path(backup));
+    let is_trusted = (!trusted.is_empty()).then(|| read_trusted(backup, trusted).is_ok());
+    json!({ "file": file.is_file().then_some(file), "trusted": is_trusted })
+}
+
+fn signature_text(backup: &Utf8Path, trusted: &TrustedKeys) -> String {
+    if trusted.is_empty() {
+        let is_there = signature_path(&manifest_path(backup)).is_file();
+        return if is_there { "not checked: no public key is named" } else { "none" }.to_owned();
+    }
+    match read_trusted(backup, trusted) {
+        Ok(_) => "of a trusted key".to_owned(),
+        Err(ManifestProblem::Untrusted(problem)) => format!("NOT TRUSTED: {problem}"),
+        Err(problem) => format!("NOT TRUSTED: {problem}"),
+    }
+}
+
+fn text(manifest: &Manifest, pin: Option<&str>, signature: &str) -> String {
     let (file, database, source) = (&manifest.file, &manifest.database, &manifest.source);
     let mut rows = vec![
         ("backup", file.name.clone()),
@@ -50,6 +72,7 @@ fn text(manifest: &Manifest, pin: Option<&str>) -> String {
         ("owner and mode", format!("{}:{} {:04o}", source.uid, source.gid, source.mode)),
         ("size", format!("{} ({} bytes)", bytes(file.size_bytes), file.size_bytes)),
         ("BLAKE3", file.blake3.to_string()),
+        ("signature", signature.to_owned()),
         ("fingerprint", fingerprint_text(manifest)),
         ("integrity check", integrity_text(&manifest.integrity_check)),
         ("pages", format!("{} of {} bytes", database.page_count, database.page_size)),

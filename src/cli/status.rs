@@ -23,6 +23,7 @@ pub(crate) fn run(args: &StatusArgs, context: &Context, progress: &mut Progress)
         scope: context.scope(args.any_source)?,
         max_age: args.max_age.or(context.config().duration(Key::StatusMaxAge)),
         now: jiff::Timestamp::now(),
+        trusted: context.trusted()?,
     };
     let report = status(&options)?;
     if context.is_json() {

@@ -11,7 +11,8 @@ use super::restore::{finished, finished_in_place, nothing_done, planned, planned
 
 pub(crate) fn run(args: &UndoArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
     let wait = args.way.wait();
-    let options = UndoOptions { database: context.database()?, wait, now: jiff::Timestamp::now() };
+    let options =
+        UndoOptions { database: context.database()?, wait, now: jiff::Timestamp::now(), keys: context.keys()? };
     let in_place = args.way.in_place;
     let kept = (!in_place).then(|| Utf8PathBuf::from(format!("{}.pre-restore", options.database)));
     let nothing = nothing_done(&options.database, kept.as_deref(), in_place);

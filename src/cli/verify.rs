@@ -5,7 +5,8 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::ValueEnum as _;
-use engram_restore::archive::{Closeness, History, Meant, Verified, lies_in, list, record};
+use engram_restore::archive::{Closeness, History, Meant, Verified, lies_in, list, record, was_removed};
+use engram_restore::signature::TrustedKeys;
 use engram_restore::{
     BackupVerdict, CheckOptions, Depth, Error, ErrorKind, Event, ForeignKeys, Observer as _, Percent, Result,
     SubsetOptions, Verdict, VerifyOptions, none_good, verify, verify_subset,
@@ -21,12 +22,13 @@ use super::progress::Progress;
 
 pub(crate) fn run(args: &VerifyArgs, context: &Context, progress: &mut Progress) -> Result<Outcome> {
     let interrupted = context.interrupted(&args.backups, progress);
-    let mut looks = Looks::begin(args, context, progress);
+    let mut looks = Looks::begin(args, context, progress)?;
     let looked = look_at_all(args, context, &mut looks, progress);
     // Also what was seen before somebody stopped it.
     looks.remember(context, progress);
     let (orphans, error) = looked?;
-    let exit = Exit::of_verdicts(&looks.verdicts);
+    let verdicts: Vec<_> = looks.verdicts.iter().map(|verdict| verdict.verdict).collect();
+    let exit = Exit::of_verdicts(&verdicts);
     let fields = json!({ "backups": looks.verdicts, "orphans": orphans, "interrupted_restore": interrupted });
     let outcome = Outcome::new(exit, fields, looks.text(context.is_verbose()));
     Ok(Outcome { error, ..outcome })
@@ -46,7 +48,7 @@ fn look_at_all(
             progress.event(Event::Warning(&format!("{orphan} has no manifest: it is no backup")));
         }
         for backup in &backups {
-            looks.add(backup, progress)?;
+            looks.add_listed(backup, progress)?;
         }
         return Ok((orphans, None));
     }
@@ -56,7 +58,10 @@ fn look_at_all(
     let mut error = None;
     for selected in selected {
         match &selected.meant {
-            Meant::One(backup) => looks.add(backup, progress)?,
+            Meant::One(backup) => {
+                context.warn_of_keys_beside(backup, progress)?;
+                looks.add(backup, progress)?;
+            }
             Meant::FirstGood(candidates) => error = looks.add_first_good(candidates, progress)?,
         }
         if let Some(chosen) = looks.verdicts.last().filter(|_| error.is_none()) {
@@ -69,15 +74,16 @@ fn look_at_all(
 /// How closely to look.
 enum How {
     Whole(VerifyOptions),
-    Part { percent: Percent, seed: u64 },
+    Part { percent: Percent, seed: u64, trusted: TrustedKeys },
 }
 
 impl How {
-    fn of(args: &VerifyArgs, context: &Context) -> Self {
+    fn of(args: &VerifyArgs, context: &Context) -> Result<Self> {
+        let trusted = context.trusted()?;
         if let Some(percent) = args.subset {
             // Of 32 bits, so that every reader of JSON keeps all digits.
             let seed = args.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32);
-            return Self::Part { percent, seed };
+            return Ok(Self::Part { percent, seed, trusted });
         }
         let config = context.config();
         let check = CheckOptions {
@@ -86,11 +92,12 @@ impl How {
             max_time: args.max_time.or(config.duration(Key::VerifyMaxTime)),
             foreign_keys: foreign_keys(args, config),
         };
-        Self::Whole(VerifyOptions {
+        Ok(Self::Whole(VerifyOptions {
             check: args.deep.then_some(check),
             // Without a database, there is nothing to compare with.
             live: context.database_of(&args.backups).and_then(Result::ok),
-        })
+            trusted,
+        }))
     }
 
     fn closeness(&self) -> Closeness {
@@ -129,7 +136,7 @@ struct Looks {
 }
 
 impl Looks {
-    fn begin(args: &VerifyArgs, context: &Context, progress: &mut Progress) -> Self {
+    fn begin(args: &VerifyArgs, context: &Context, progress: &mut Progress) -> Result<Self> {
         let archive = context.archive().ok();
         let read = archive.as_deref().map_or_else(|| Ok(History::default()), History::read);
         let mut is_kept = true;
@@ -141,18 +148,19 @@ impl Looks {
                 .event(Event::Warning(&format!("the history of verifications is not used, {anew}: {}", e.message())));
             History::default()
         });
-        let how = How::of(args, context);
-        Self { how, archive, history, is_kept, verdicts: Vec::new(), noted: Vec::new() }
+        let how = How::of(args, context)?;
+        Ok(Self { how, archive, history, is_kept, verdicts: Vec::new(), noted: Vec::new() })
     }
 
     fn look(&mut self, backup: &Utf8Path, progress: &mut Progress) -> Result<BackupVerdict> {
         let is_ours = self.archive.as_deref().is_some_and(|archive| lies_in(archive, backup));
         let verdict = match &self.how {
             How::Whole(options) => verify(backup, options, progress)?,
-            How::Part { percent, seed } => {
+            How::Part { percent, seed, trusted } => {
                 let elsewhere = History::default();
                 let history = if is_ours { &self.history } else { &elsewhere };
-                verify_subset(backup, &SubsetOptions { percent: *percent, seed: *seed, history }, progress)?
+                let options = SubsetOptions { percent: *percent, seed: *seed, history, trusted };
+                verify_subset(backup, &options, progress)?
             }
         };
         if is_ours && let Some(verified) = verdict.verified(jiff::Timestamp::now(), self.how.closeness()) {
@@ -164,6 +172,17 @@ impl Looks {
 
     fn add(&mut self, backup: &Utf8Path, progress: &mut Progress) -> Result<()> {
         let verdict = self.look(backup, progress)?;
+        self.verdicts.push(verdict);
+        Ok(())
+    }
+
+    /// One that was there a moment ago. A prune that runs beside is no damage.
+    fn add_listed(&mut self, backup: &Utf8Path, progress: &mut Progress) -> Result<()> {
+        let verdict = self.look(backup, progress)?;
+        if verdict.verdict != Verdict::Pass && was_removed(backup) {
+            progress.event(Event::Warning(&format!("{backup} was removed meanwhile")));
+            return Ok(());
+        }
         self.verdicts.push(verdict);
         Ok(())
     }

@@ -1,46 +1,36 @@
 //! One side: opened as its state demands, and looked at once more in the end.
 
+use std::io;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::DiffSide;
 use crate::archive::manifest_path;
-use crate::database::{FileIdentity, is_there, regular_file, resolve, sidecar, sidecars_there};
+use crate::database::{Stamp, is_there, regular_file, resolve, sidecar, sidecars_there};
 use crate::error::{Error, ErrorKind, Result};
-use crate::observe::Cancel;
 use crate::recover::{RestoreState, restore_state};
-use crate::sqlite::Snapshot;
-use crate::storage::Storage;
+use crate::sqlite::{Snapshot, Stop};
+use crate::storage::{Storage, open_regular};
 
 /// A side while it is compared.
 pub(super) struct Opened {
     pub(super) snapshot: Snapshot,
     pub(super) path: Utf8PathBuf,
-    before: Seen,
+    before: Stamp,
     /// A `-wal` lay there without its `-shm`.
     had_lone_wal: bool,
 }
 
-/// What shows that a file was replaced or changed.
-#[derive(PartialEq, Eq)]
-struct Seen {
-    identity: FileIdentity,
-    size_bytes: u64,
-    modified: (i64, i64),
-}
-
-impl Seen {
-    fn now(path: &Utf8Path) -> Result<Self> {
-        use std::os::unix::fs::MetadataExt as _;
-        let metadata = std::fs::metadata(path).map_err(|e| Error::io("look at", path, e))?;
-        let modified = (metadata.mtime(), metadata.mtime_nsec());
-        Ok(Self { identity: FileIdentity::of_metadata(&metadata), size_bytes: metadata.len(), modified })
-    }
-}
-
 impl Opened {
-    pub(super) fn open(side: &DiffSide, is_live: bool, busy_limit: Duration, cancel: &Cancel) -> Result<Self> {
+    pub(super) fn open(side: &DiffSide, is_live: bool, busy_limit: Duration, stop: &Stop) -> Result<Self> {
+        let is_backup = !is_live && is_there(&manifest_path(side.path()))?;
+        if is_backup
+            && let Err(e) = open_regular(side.path())
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            return Err(Error::io("open the backup", side.path(), e));
+        }
         let path = resolve(side.path())?;
         if is_live && let RestoreState::Running(holder) = restore_state(&path)? {
             // It would find the database in use, by us.
@@ -49,18 +39,21 @@ impl Opened {
                 .hint("try again when it has ended"));
         }
         // A backup may have other names, under which nobody opens it.
-        if is_live || !is_there(&manifest_path(&path))? {
+        if !is_backup {
             require_regular(&path)?;
         }
-        let before = match Seen::now(&path) {
+        let before = match Stamp::of_name(&path).map_err(|e| Error::io("look at", &path, e)) {
             Ok(before) => before,
             Err(e) if !is_there(&path)? => return Err(e.with_kind(ErrorKind::NotFound)),
             Err(e) => return Err(e),
         };
         let had_lone_wal = is_there(&sidecar(&path, "-wal"))? && !is_there(&sidecar(&path, "-shm"))?;
         let snapshot = Storage::new().through_sqlite("open", &path, |port| {
-            let open = if is_live { Snapshot::of_live } else { Snapshot::of_file };
-            open(&path, busy_limit, cancel, port)
+            if is_live {
+                Snapshot::of_live(&path, busy_limit, &stop.cancel, port)
+            } else {
+                Snapshot::of_file(&path, busy_limit, stop, port)
+            }
         })?;
         Ok(Self { snapshot, path, before, had_lone_wal })
     }
@@ -76,7 +69,7 @@ impl Opened {
         if outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::Interrupted) {
             return outcome;
         }
-        let now = Seen::now(&path);
+        let now = Stamp::of_name(&path);
         let is_same = match &now {
             Ok(now) if at_rest => *now == self.before && sidecars_there(&path)?.is_empty(),
             // SQLite opens the main file and its WAL one after the other, both by name.
@@ -100,7 +93,7 @@ fn remove_index(database: &Utf8Path) -> Result<()> {
     if !is_there(&index)? {
         return Ok(());
     }
-    storage.through_sqlite("hold", database, |port| match Snapshot::held_alone(database, &Cancel::default(), port) {
+    storage.through_sqlite("hold", database, |port| match Snapshot::held_alone(database, &Stop::default(), port) {
         Ok(alone) => {
             let removed = storage.remove(&index).map(drop);
             alone.close(port).and(removed)

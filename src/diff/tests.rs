@@ -34,7 +34,7 @@ impl Two {
     fn diff(&self) -> Result<DiffReport> {
         let before = self.looks();
         let [a, b] = [&self.a, &self.b].map(|path| DiffSide::File(path.clone()));
-        let report = diff(&DiffOptions { a, b, busy_limit: Duration::ZERO }, &mut Quiet);
+        let report = diff(&DiffOptions { a, b, busy_limit: Duration::ZERO, max_time: None }, &mut Quiet);
         assert_eq!(self.looks(), before, "nothing is changed or created");
         report
     }
@@ -366,11 +366,14 @@ fn a_key_with_a_collation_of_the_application_counts_as_binary() {
 #[test]
 fn a_file_at_rest_that_changes_meanwhile_is_busy() {
     let two = Two::new("CREATE TABLE t(v)", "", "");
-    let open = || Opened::open(&DiffSide::File(two.a.clone()), false, Duration::ZERO, &Cancel::default()).unwrap();
+    let open = || Opened::open(&DiffSide::File(two.a.clone()), false, Duration::ZERO, &Stop::default()).unwrap();
     open().finish(Ok(())).unwrap();
     for outcome in [Ok(()), Err(Error::new(ErrorKind::Damaged, "read", &two.a))] {
         let opened = open();
+        let before = two.a.metadata().unwrap().modified().unwrap();
         write(&two.a, "INSERT INTO t VALUES (1)");
+        // Who writes it can set this time back.
+        fs::File::options().write(true).open(&two.a).unwrap().set_modified(before).unwrap();
         assert_eq!(opened.finish(outcome).unwrap_err().kind(), ErrorKind::Busy);
     }
     let opened = open();
@@ -394,7 +397,8 @@ fn a_wish_to_stop_is_no_damage() {
         "WITH RECURSIVE n(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM n WHERE v < 9000) INSERT INTO t SELECT v FROM n";
     let two = Two::new("CREATE TABLE t(v)", rows, "");
     for live in [DiffSide::Live(two.a.clone()), DiffSide::File(two.a.clone())] {
-        let options = DiffOptions { a: live, b: DiffSide::File(two.b.clone()), busy_limit: Duration::ZERO };
+        let options =
+            DiffOptions { a: live, b: DiffSide::File(two.b.clone()), busy_limit: Duration::ZERO, max_time: None };
         let error = diff(&options, &mut Stopped(Cancel::default())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Interrupted, "{error:?}");
     }
@@ -404,8 +408,12 @@ fn a_wish_to_stop_is_no_damage() {
 #[test]
 fn a_database_is_the_same_as_itself_under_both_names() {
     let two = Two::new("CREATE TABLE t(v); INSERT INTO t VALUES (1)", "", "");
-    let options =
-        DiffOptions { a: DiffSide::Live(two.a.clone()), b: DiffSide::File(two.a.clone()), busy_limit: Duration::ZERO };
+    let options = DiffOptions {
+        a: DiffSide::Live(two.a.clone()),
+        b: DiffSide::File(two.a.clone()),
+        busy_limit: Duration::ZERO,
+        max_time: None,
+    };
     assert!(diff(&options, &mut Quiet).unwrap().same);
 }
 
@@ -426,7 +434,7 @@ fn a_file_with_its_wal_is_read_with_it_and_stays_as_it_is() {
     let before = two.looks();
     let sides = [DiffSide::Live(two.a.clone()), DiffSide::File(two.b.clone())];
     let [a, b] = sides;
-    let report = diff(&DiffOptions { a, b, busy_limit: Duration::ZERO }, &mut Quiet).unwrap();
+    let report = diff(&DiffOptions { a, b, busy_limit: Duration::ZERO, max_time: None }, &mut Quiet).unwrap();
     assert_eq!(report.tables[0].only_in_a, 1);
     assert_eq!(two.looks(), before);
 }
@@ -509,5 +517,25 @@ proptest! {
             prop_assert_eq!(two.counts(table), expected, "{}", table);
         }
         prop_assert_eq!(two.counts("loose"), expected_loose);
+    }
+}
+
+/// Would catch a comparison that a file of somebody else keeps busy for as long as it likes.
+#[test]
+fn comparison_that_takes_too_long_is_inconclusive() {
+    let rows =
+        "WITH RECURSIVE n(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM n WHERE v < 9000) INSERT INTO t SELECT v FROM n";
+    let two = Two::new("CREATE TABLE t(v)", rows, "");
+    let lone = Two::empty();
+    let writer = Connection::open(&lone.b).unwrap();
+    writer.execute_batch(&format!("PRAGMA journal_mode=WAL; CREATE TABLE t(v); {rows}")).unwrap();
+    for suffix in ["", "-wal"] {
+        fs::copy(format!("{}{suffix}", lone.b), format!("{}{suffix}", lone.a)).unwrap();
+    }
+    for a in [two.a.clone(), lone.a.clone()] {
+        let (a, b) = (DiffSide::File(a), DiffSide::File(two.b.clone()));
+        let options = DiffOptions { a, b, busy_limit: Duration::ZERO, max_time: Some(Duration::ZERO) };
+        let error = diff(&options, &mut Quiet).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Inconclusive, "{error:?}");
     }
 }

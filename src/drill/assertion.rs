@@ -93,6 +93,16 @@ impl Assertion {
 
     /// Asks a database that nobody has open.
     pub(super) fn check(&self, database: &Utf8Path, cancel: &Cancel) -> Result<AssertionReport> {
+        self.check_within(database, TIME_LIMIT, cancel)
+    }
+
+    /// In at most so long.
+    pub(crate) fn check_within(
+        &self,
+        database: &Utf8Path,
+        limit: Duration,
+        cancel: &Cancel,
+    ) -> Result<AssertionReport> {
         let report = |verdict, found, error| AssertionReport {
             sql: self.sql.clone(),
             expect: self.expect.clone(),
@@ -100,7 +110,7 @@ impl Assertion {
             verdict,
             error,
         };
-        let deadline = Instant::now() + TIME_LIMIT;
+        let deadline = Instant::now() + limit;
         Ok(match ask(database, &self.sql, deadline, cancel)? {
             Answer::Value(found) if self.holds(found.as_deref()) => report(Verdict::Pass, found, None),
             Answer::Value(found) => report(Verdict::Fail, found, None),

@@ -20,8 +20,8 @@ const VERSION: u32 = 1;
 /// Older ones are forgotten.
 const MOST: usize = 100;
 
-#[derive(Debug, Serialize, Deserialize)]
-struct File {
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct File {
     format: String,
     version: u32,
     /// Oldest first.
@@ -36,7 +36,7 @@ struct Outline {
 }
 
 /// A drill, and of what.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Entry {
     database: Utf8PathBuf,
     kind: SubjectKind,
@@ -78,7 +78,7 @@ pub(super) fn record(
     })
 }
 
-fn parse(bytes: &[u8], path: &Utf8Path) -> Result<File> {
+pub(crate) fn parse(bytes: &[u8], path: &Utf8Path) -> Result<File> {
     let damaged = |why: String| Error::new(ErrorKind::Damaged, "read the history of drills in", path).because(why);
     let outline: Outline = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
     if outline.format != FORMAT {

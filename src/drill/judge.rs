@@ -1,7 +1,6 @@
 //! What an application sees of a database after a disaster: it opens it as it would any, reads, writes and closes it; and what
 //! it then holds is told by the deep check and the content's fingerprint, not by what the program under drill says.
 
-use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
 
@@ -16,6 +15,7 @@ use crate::header::Header;
 use crate::manifest::Hex32;
 use crate::observe::Quiet;
 use crate::sample::Application;
+use crate::storage::open_regular;
 
 /// No more of a finding is shown: a check may say much of one damage.
 const MOST_CHARS: usize = 200;
@@ -137,7 +137,7 @@ pub(super) fn content(file: &Utf8Path) -> Result<Hex32> {
 /// `user_version` and `application_id`, which are in no fingerprint.
 pub(super) fn numbers(file: &Utf8Path) -> Result<(i32, i32)> {
     let io = |e| Error::io("read the header of", file, e);
-    let header = File::open(file).and_then(|opened| Header::read(&opened)).map_err(io)?;
+    let header = open_regular(file).and_then(|opened| Header::read(&opened)).map_err(io)?;
     let header =
         header.map_err(|why| Error::new(ErrorKind::Damaged, "read the header of", file).because(why.to_string()))?;
     Ok((header.user_version, header.application_id))

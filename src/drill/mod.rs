@@ -27,18 +27,21 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
-use crate::archive::{Scope, read_manifest};
+use crate::archive::{Scope, read_manifest, read_trusted};
 use crate::database::sidecars_there;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Verdict;
 use crate::medium::{file_system, free_bytes};
 use crate::observe::{Cancel, Event, Observer, Step};
 use crate::sample::{SampleOptions, create_unless};
+use crate::signature::TrustedKeys;
 use crate::storage::Storage;
 
 pub use assertion::Assertion;
+#[cfg(any(test, fuzzing))]
+pub(crate) use history::parse as parse_history;
 pub use rehearse::Pick;
-pub use render::{ReportFormat, admit_report, render_report, write_report};
+pub use render::{ReportFormat, admit_report, render_report, verify_report, write_report};
 pub use report::{
     AssertionReport, DRILL_FORMAT, DRILL_VERSION, DamageMap, DrillReport, PageOwner, PageRun, PastDrill, Phase, Rpo,
     Rto, ScenarioReport, Scratch, StepReport, Subject, SubjectKind, Threshold,
@@ -124,6 +127,8 @@ pub struct DrillOptions {
     pub seed: u64,
     /// The time of the drill.
     pub now: Timestamp,
+    /// Who has to have signed the backup that is restored, if anybody.
+    pub trusted: TrustedKeys,
 }
 
 impl DrillSubject {
@@ -228,12 +233,17 @@ impl Run<'_> {
                 for backup in &picked {
                     warn_of_another(backup, database, observer);
                 }
+                let trusted = &self.options.trusted;
                 let largest = picked.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).max();
                 self.require_room_for(largest.unwrap_or(0), chosen)?;
                 if chosen.rehearse {
                     for backup in &picked {
-                        self.rehearse(backup, database, vec![rehearse::phase("find", took)], &cast, observer)?;
+                        self.rehearse(backup, database, vec![rehearse::phase("find", took)], trusted, &cast, observer)?;
                     }
+                }
+                if let Some(backup) = picked.first().filter(|_| !chosen.scenarios.is_empty()) {
+                    // Nothing is made of what a restore would refuse.
+                    read_trusted(backup, trusted).map_err(|problem| problem.into_error(backup))?;
                 }
                 self.base(chosen, picked.first(), &cast)?;
             }
@@ -244,7 +254,8 @@ impl Run<'_> {
                 if let Some((backup, phases)) = &fetched
                     && chosen.rehearse
                 {
-                    self.rehearse(backup, database, phases.clone(), &cast, observer)?;
+                    // What the command fetched was never signed by us.
+                    self.rehearse(backup, database, phases.clone(), &TrustedKeys::default(), &cast, observer)?;
                 }
                 let Some((backup, _)) = fetched else { return Ok(()) };
                 self.base(chosen, Some(&backup), &cast)?;
@@ -267,12 +278,19 @@ impl Run<'_> {
         backup: &Utf8Path,
         live: &Utf8Path,
         before: Vec<Phase>,
+        trusted: &TrustedKeys,
         cast: &Cast,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         observer.event(Event::Step(Step::Rehearse(REHEARSE)));
-        let subject =
-            rehearse::Subject { backup, live, assertions: &self.options.assertions, before, now: self.options.now };
+        let subject = rehearse::Subject {
+            backup,
+            live,
+            assertions: &self.options.assertions,
+            trusted,
+            before,
+            now: self.options.now,
+        };
         self.folder.clear()?;
         self.reports.push(rehearse::rehearse(&subject, &self.folder.work(), cast)?);
         self.folder.clear()
@@ -468,6 +486,8 @@ impl ScratchFolder {
         let shown = parent.to_string_lossy().into_owned();
         let made = tempfile::Builder::new()
             .prefix("engram-restore-drill-")
+            // What is copied into it may be for nobody else: the database's own folder may be all that keeps others off.
+            .permissions(scratch::private())
             .tempdir_in(&parent)
             .map_err(|e| Error::io("create a scratch folder in", &shown, e))?;
         let real = made.path().canonicalize().map_err(|e| Error::io("find", &shown, e))?;

@@ -11,13 +11,15 @@ use super::report::{Phase, Rpo, ScenarioReport};
 use super::scratch;
 use super::stage::{Cast, Past, Stage, millis};
 use super::tool::{Run, micros};
-use crate::archive::{Meant, Scope, Selection, list, manifest_path, read_manifest, select};
+use crate::archive::{Meant, Scope, Selection, list, manifest_path, read_manifest, read_trusted, select};
 use crate::error::{Error, ErrorKind, Result};
-use crate::findings::Verdict;
+use crate::findings::{Finding, Severity, Verdict};
 use crate::observe::Quiet;
 use crate::restore::{RestoreOptions, would_lose};
 use crate::sample::Application;
+use crate::signature::{Keys, TrustedKeys};
 use crate::sqlite::TableKind;
+use crate::verify::manifest_finding;
 
 /// How long the live database may be busy.
 const BUSY_LIMIT: Duration = Duration::from_secs(5);
@@ -92,6 +94,8 @@ pub(super) struct Subject<'a> {
     /// The database that is really in use.
     pub(super) live: &'a Utf8Path,
     pub(super) assertions: &'a [Assertion],
+    /// Who has to have signed the backup, if anybody.
+    pub(super) trusted: &'a TrustedKeys,
     /// What came before the restore: finding the backup, fetching it.
     pub(super) before: Vec<Phase>,
     pub(super) now: Timestamp,
@@ -115,9 +119,16 @@ pub(super) fn rehearse(subject: &Subject<'_>, folder: &Utf8Path, cast: &Cast) ->
 
 fn play(stage: &mut Stage<'_>, subject: &Subject<'_>) -> Result<()> {
     let backup = subject.backup;
-    stage.run("verify", &["verify", "--deep", backup.as_str()], 0)?;
+    if !subject.trusted.is_empty() && !is_signed(stage, subject)? {
+        return Ok(());
+    }
+    let keys = subject.trusted.texts();
+    let trusting: Vec<_> = keys.iter().flat_map(|key| ["--public-key", key]).collect();
+    let words = [&["verify", "--deep", backup.as_str()], &trusting[..]].concat();
+    stage.run("verify", &words, 0)?;
     let is_laid = stage.step("lay out an old database", |stage| old_database(stage, backup))?;
-    let run = stage.restore_from(&[backup.as_str()], &[backup.to_owned(), manifest_path(backup)])?;
+    let words = [&[backup.as_str()], &trusting[..]].concat();
+    let run = stage.restore_from(&words, &[backup.to_owned(), manifest_path(backup)])?;
     let mut rto = run.rto();
     rto.prepend(&subject.before);
     if run.exit() != Some(0) {
@@ -127,7 +138,8 @@ fn play(stage: &mut Stage<'_>, subject: &Subject<'_>) -> Result<()> {
     stage.report.rto = Some(rto);
     let seen = stage.look()?;
     stage.step("compare with the manifest", |stage| {
-        let manifest = read_manifest(backup).map_err(|problem| problem.into_error(backup))?;
+        // The archive may not be what it was when the signature was checked.
+        let manifest = read_trusted(backup, subject.trusted).map_err(|problem| problem.into_error(backup))?;
         let recorded = manifest.fingerprint.and_then(|record| record.whole);
         let detail = match (recorded, seen.content) {
             (Some(recorded), Some(found)) if recorded == found => {
@@ -150,6 +162,22 @@ fn play(stage: &mut Stage<'_>, subject: &Subject<'_>) -> Result<()> {
     }
     ask(stage, subject.assertions)?;
     compare_with_live(stage, subject)
+}
+
+/// Whether a restore would believe the backup.
+fn is_signed(stage: &mut Stage<'_>, subject: &Subject<'_>) -> Result<bool> {
+    stage.step("check the signature", |stage| {
+        let Err(problem) = read_trusted(subject.backup, subject.trusted) else {
+            return Ok((true, "signed with a trusted key".to_owned()));
+        };
+        let Finding { code, severity, message, .. } = manifest_finding(subject.backup, &problem);
+        let text = format!("{code}: {message}");
+        match severity {
+            Severity::Error => stage.problem(text.clone()),
+            Severity::Inconclusive | Severity::Warning => stage.report.unknown.push(text.clone()),
+        }
+        Ok((false, text))
+    })
 }
 
 /// The database that was replaced, with the commits that were in its WAL, may hold what no backup has.
@@ -235,6 +263,7 @@ fn compare_with_live(stage: &mut Stage<'_>, subject: &Subject<'_>) -> Result<()>
         deep: false,
         wait: BUSY_LIMIT,
         now: subject.now,
+        keys: Keys { trusted: subject.trusted.clone(), signing: None },
     };
     let taken_at = read_manifest(subject.backup).ok().map(|manifest| manifest.created_at);
     stage.step("compare with the live database", |stage| {

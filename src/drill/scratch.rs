@@ -3,11 +3,12 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::error::{Error, Result};
+use crate::storage::open_regular;
 
 /// A new empty file, also in the place of one that was there.
 pub(super) fn create(path: &Utf8Path) -> Result<File> {
@@ -16,14 +17,21 @@ pub(super) fn create(path: &Utf8Path) -> Result<File> {
     options.open(path).map_err(|e| Error::io("create", path, e))
 }
 
+/// The permissions of a folder that is for its owner only.
+pub(super) fn private() -> Permissions {
+    Permissions::from_mode(0o700)
+}
+
 /// A folder, and what is missing above it.
 pub(super) fn create_folder(path: &Utf8Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|e| Error::io("create the folder", path, e))
+    let made = fs::DirBuilder::new().recursive(true).mode(private().mode()).create(path);
+    made.map_err(|e| Error::io("create the folder", path, e))
 }
 
 /// Copies a file, or shares its blocks where the file system can.
 pub(super) fn copy(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
-    let source = File::open(from).map_err(|e| Error::io("open", from, e))?;
+    // From an archive it may be anything.
+    let source = open_regular(from).map_err(|e| Error::io("open", from, e))?;
     let target = create(to)?;
     if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
         return Ok(());

@@ -35,8 +35,8 @@ impl Program {
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.args(&self.arguments);
-        for name in ["ENGRAM_RESTORE_DB", "ENGRAM_RESTORE_ARCHIVE", "ENGRAM_RESTORE_CONFIG"] {
-            command.env_remove(name);
+        for name in ["DB", "ARCHIVE", "CONFIG", "PUBLIC_KEY", "SECRET_KEY"] {
+            command.env_remove(format!("ENGRAM_RESTORE_{name}"));
         }
         command
     }

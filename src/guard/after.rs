@@ -72,6 +72,7 @@ pub(super) fn put_back(
         deep: false,
         wait,
         now,
+        keys: guard.options.keys.clone(),
     };
     if let Err(e) = same_name(&guard.beside) {
         return (RestoreMode::Swap, Err(e));

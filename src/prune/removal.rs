@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! NAME.db.manifest.json --COMMIT (rename)--> NAME.db.pruned     durable, for all that go
-//! NAME.db removed                                               durable, before the last trace of it goes:
+//! NAME.db and its signature removed                             durable, before the last trace of it goes:
 //! NAME.db.pruned removed
 //! ```
 //!
@@ -17,6 +17,7 @@ use crate::digest::digest_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::lock_folder;
 use crate::observe::{Event, Observer};
+use crate::signature::signature_path;
 use crate::storage::{Storage, open_regular};
 
 /// Takes the manifests of these backups away: they exist no more. Returns those that it did, beside an error too. Durable
@@ -118,6 +119,11 @@ pub(super) fn finish(archive: &Utf8Path, begun: &[Utf8PathBuf], storage: &Storag
         if !is_there(&manifest_path(backup))? {
             freed_bytes = freed_bytes.saturating_add(size(backup)).saturating_add(size(&pruned_path(backup)));
             storage.remove(backup)?;
+            let signature = signature_path(&manifest_path(backup));
+            if is_there(&signature)? {
+                freed_bytes = freed_bytes.saturating_add(size(&signature));
+                storage.remove(&signature)?;
+            }
             gone.push(backup.clone());
         }
     }

@@ -23,6 +23,7 @@ use crate::holders::{began_ticks, is_running};
 use crate::lock::Lock;
 use crate::manifest::seal::{SealError, seal, unseal};
 use crate::observe::{Event, Observer};
+use crate::signature::TrustedKeys;
 use crate::storage::{Ownership, Storage, open_regular, parent_of, replace};
 
 const FORMAT: &str = "engram-restore-guard";
@@ -46,6 +47,9 @@ pub(crate) struct GuardRecord {
     pub(crate) backup: Utf8PathBuf,
     /// The configuration file that was named, for the command lines that put it back.
     config: Option<Utf8PathBuf>,
+    /// The public keys that were trusted, for them too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    public_keys: Vec<String>,
     pub(crate) stage: Stage,
 }
 
@@ -75,8 +79,14 @@ impl GuardRecord {
             command,
             backup,
             config,
+            public_keys: Vec::new(),
             stage: Stage::Starting,
         }
+    }
+
+    /// The same where a restore is to trust these keys only.
+    pub(crate) fn trusting(self, keys: &TrustedKeys) -> Self {
+        Self { public_keys: keys.texts(), ..self }
     }
 
     /// Whether the process that wrote it runs still.
@@ -91,15 +101,15 @@ impl GuardRecord {
 
     /// How the database is put back, which somebody may have found damaged.
     pub(crate) fn put_back(&self, database: &Utf8Path, is_damaged: bool) -> PutBack {
-        PutBack::new(database, &self.backup, self.config.as_deref(), is_damaged)
+        PutBack::new(database, &self.backup, self.config.as_deref(), &self.public_keys, is_damaged)
     }
 
-    fn encode(&self) -> Result<String, serde_json::Error> {
+    pub(crate) fn encode(&self) -> Result<String, serde_json::Error> {
         let json = serde_json::to_string_pretty(self)?;
         seal(&json, CHECKSUM_KEY).ok_or_else(|| serde::ser::Error::custom("no object"))
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, GuardRecordError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, GuardRecordError> {
         let record: Self = serde_json::from_slice(&unseal(bytes, CHECKSUM_KEY)?)?;
         if record.format != FORMAT || record.version != VERSION {
             return Err(GuardRecordError::Version(record.version));
@@ -109,7 +119,7 @@ impl GuardRecord {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum GuardRecordError {
+pub(crate) enum GuardRecordError {
     #[error(transparent)]
     Damaged(#[from] SealError),
     #[error("it is of another version of engram-restore: {0}")]

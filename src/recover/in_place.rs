@@ -26,7 +26,7 @@ use crate::fingerprint::Content;
 use crate::manifest::Hex32;
 use crate::manifest::seal::{seal, unseal};
 use crate::observe::{Cancel, Event, Observer};
-use crate::sqlite::{Inspection, Snapshot};
+use crate::sqlite::{Inspection, Snapshot, Stop};
 use crate::storage::{Ownership, Storage, parent_of};
 
 const FORMAT: &str = "engram-restore-in-place";
@@ -106,12 +106,12 @@ impl InPlaceRecord {
         record
     }
 
-    fn encode(&self) -> Result<String, serde_json::Error> {
+    pub(crate) fn encode(&self) -> Result<String, serde_json::Error> {
         let json = serde_json::to_string_pretty(self)?;
         seal(&json, CHECKSUM_KEY).ok_or_else(|| serde::ser::Error::custom("no object"))
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let json = unseal(bytes, CHECKSUM_KEY).map_err(|e| e.to_string())?;
         let record: Self = serde_json::from_slice(&json).map_err(|e| e.to_string())?;
         if record.format != FORMAT || record.version != VERSION {
@@ -188,7 +188,8 @@ fn tell(record: &InPlaceRecord, now: &Now, cancel: &Cancel) -> Result<Option<Rec
         return Ok(Some(outcome));
     }
     let content_of = |file: &ContentFile| -> Result<Option<Content>> {
-        let read = Inspection::open(&file.path, cancel).and_then(|inspection| inspection.content());
+        let read = Inspection::open(&file.path, Stop::for_file(&file.path, cancel))
+            .and_then(|inspection| inspection.content());
         match read {
             Ok((content, _problems)) => Ok(Some(content).filter(|content| content.whole() == Some(file.content))),
             Err(e) if e.kind() == ErrorKind::Interrupted => Err(e),

@@ -15,7 +15,7 @@ use crate::archive::with_time;
 use crate::database::{SIDECARS, is_there, sidecar, sidecars_there};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::{Event, Observer};
-use crate::storage::{Storage, parent_of};
+use crate::storage::{Storage, longest_name, parent_of};
 
 /// Where old databases are now.
 #[derive(Debug, Default)]
@@ -137,9 +137,7 @@ pub(crate) fn admit_rotation(beside: &Beside) -> Result<Option<String>> {
     let kept = beside.kept();
     let longest = beside.generation(&suffix(Timestamp::UNIX_EPOCH, 99)).file_name().map_or(0, str::len);
     let longest = longest + "-journal".len();
-    let found = rustix::fs::statvfs(parent_of(&beside.database).as_str());
-    let most =
-        found.map_err(|e| Error::io("ask for the longest name in the folder of", &beside.database, e))?.f_namemax;
+    let most = longest_name(parent_of(&beside.database))?;
     if longest as u64 > most {
         return Err(Error::new(ErrorKind::Usage, "use", &beside.database)
             .because(format!("its name is too long: a restore needs up to {longest} bytes in file names, of {most}")));

@@ -40,6 +40,8 @@ use table::{Case, decide};
 
 pub(crate) use beside::{Beside, KEPT_SIDECARS, rename_to_free};
 pub use generations::{KeptPlan, KeptPolicy, PruneKeptOptions, plan_prune_kept, prune_kept};
+#[cfg(any(test, fuzzing))]
+pub(crate) use guarded::GuardRecord;
 pub use guarded::{GuardState, guard_state};
 pub(crate) use in_place::{
     ContentFile, InPlaceRecord, begin, call_off, complete, content_now, end_in_place, last_in_place, settle_in_place,

@@ -23,8 +23,14 @@ pub struct PutBack {
 }
 
 impl PutBack {
-    pub(super) fn new(database: &Utf8Path, backup: &Utf8Path, config: Option<&Utf8Path>, is_damaged: bool) -> Self {
-        let swap = command_line(database, backup, config);
+    pub(super) fn new(
+        database: &Utf8Path,
+        backup: &Utf8Path,
+        config: Option<&Utf8Path>,
+        keys: &[String],
+        is_damaged: bool,
+    ) -> Self {
+        let swap = command_line(database, backup, config, keys);
         let not_at_all = not_at_all(database, backup);
         let found_damaged = || is_damaged.then(|| "it is damaged".to_owned());
         let not_in_place = not_at_all.clone().or_else(|| not_in_place(database, backup)).or_else(found_damaged);
@@ -50,12 +56,14 @@ impl PutBack {
     }
 }
 
-fn command_line(database: &Utf8Path, backup: &Utf8Path, config: Option<&Utf8Path>) -> String {
+fn command_line(database: &Utf8Path, backup: &Utf8Path, config: Option<&Utf8Path>, keys: &[String]) -> String {
     let folder = parent_of(backup);
     let is_default = folder == database.with_file_name("backups");
     let archive = if is_default { String::new() } else { format!(" --archive {}", word(folder)) };
     let config = config.map_or_else(String::new, |path| format!(" --config {}", word(path)));
-    format!("engram-restore --db {}{archive}{config} restore {}", word(database), word(backup))
+    let keys = keys.iter().map(|key| word(Utf8Path::new(key)));
+    let keys = keys.fold(String::new(), |line, key| line + " --public-key " + &key);
+    format!("engram-restore --db {}{archive}{config}{keys} restore {}", word(database), word(backup))
 }
 
 /// Why any restore of it would be refused, as far as that is known without reading the backup.
@@ -108,10 +116,13 @@ mod tests {
     /// Would catch a command line that a shell takes apart.
     #[test]
     fn command_lines_survive_a_shell() {
-        let line = command_line("/a b/it's.db".into(), "/a b/backups/x.db".into(), None);
+        let line = command_line("/a b/it's.db".into(), "/a b/backups/x.db".into(), None, &[]);
         assert_eq!(line, r"engram-restore --db '/a b/it'\''s.db' restore '/a b/backups/x.db'");
-        let line = command_line("/a/e.db".into(), "/c/x.db".into(), Some("/etc/e r.toml".into()));
-        assert_eq!(line, "engram-restore --db /a/e.db --archive /c --config '/etc/e r.toml' restore /c/x.db");
+        let line = command_line("/a/e.db".into(), "/c/x.db".into(), Some("/etc/e r.toml".into()), &["RWx".to_owned()]);
+        assert_eq!(
+            line,
+            "engram-restore --db /a/e.db --archive /c --config '/etc/e r.toml' --public-key RWx restore /c/x.db"
+        );
     }
 
     /// Would catch a command line that is known to be refused, and one that is kept back although it would do.
@@ -123,7 +134,7 @@ mod tests {
         let make = |path: &Utf8Path, pragmas: &str| {
             Connection::open(path).unwrap().execute_batch(&format!("{pragmas}; CREATE TABLE t(a)")).unwrap();
         };
-        let why = |is_damaged| PutBack::new(&db, &backup, None, is_damaged).not_in_place;
+        let why = |is_damaged| PutBack::new(&db, &backup, None, &[], is_damaged).not_in_place;
         make(&backup, "");
         assert!(why(false).unwrap().contains("no such file"));
         std::fs::write(&db, "").unwrap();
@@ -137,21 +148,21 @@ mod tests {
         // SQLite changes it where no WAL is in the way.
         make(&db, "PRAGMA page_size=8192");
         assert_eq!(why(false), None);
-        let sound = PutBack::new(&db, &backup, None, false);
+        let sound = PutBack::new(&db, &backup, None, &[], false);
         assert_eq!(sound.in_place, sound.swap.clone().map(|swap| swap + " --in-place"));
         assert!(sound.swap.is_some());
-        let damaged = PutBack::new(&db, &backup, None, true);
+        let damaged = PutBack::new(&db, &backup, None, &[], true);
         assert_eq!((damaged.in_place.clone(), damaged.swap.clone()), (None, sound.swap));
         assert!(damaged.sentence().contains("stop the programs"), "{}", damaged.sentence());
         // What is not this database any more, or has no backup any more, is put back by nothing.
         std::fs::rename(&db, dir.join("other.db")).unwrap();
         std::os::unix::fs::symlink("other.db", &db).unwrap();
-        let other = PutBack::new(&db, &backup, None, false);
+        let other = PutBack::new(&db, &backup, None, &[], false);
         assert_eq!((other.swap, other.in_place), (None, None), "{:?}", other.not_at_all);
         std::fs::remove_file(&db).unwrap();
         std::fs::rename(dir.join("other.db"), &db).unwrap();
         std::fs::remove_file(&backup).unwrap();
-        let gone = PutBack::new(&db, &backup, None, false);
+        let gone = PutBack::new(&db, &backup, None, &[], false);
         assert_eq!((gone.swap, gone.in_place), (None, None));
         assert!(gone.not_at_all.unwrap().contains("cannot be opened"));
     }

@@ -12,12 +12,12 @@
 mod admit;
 mod plan;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::undo::{self, UndoOptions};
-use super::{NewContent, RestoreOptions, Run, UNDO, admit_backup};
+use super::{NewContent, RestoreOptions, Run, admit_backup};
 use crate::archive::PRE_RESTORE_LABEL;
 use crate::backup::{BackupOptions, BackupReport, Destination, Engine, Limits, backup_sound};
 use crate::database;
@@ -30,7 +30,7 @@ use crate::observe::{Cancel, Event, Observer, Step};
 use crate::recover::{self, Beside, ContentFile, InPlaceRecord, RecoverOutcome};
 use crate::sqlite::{Locked, NOT_CHANGED, OTHER_WAY, Overwritten, Target};
 use crate::storage::Storage;
-use admit::{Verified, admit_content, hash_of, refuse_parted, require_database, require_space, unusable};
+use admit::{Verified, admit_content, admit_copy, hash_of, refuse_parted, require_database, require_space, unusable};
 pub use plan::{InPlacePlan, plan_restore_in_place, plan_undo_in_place};
 
 /// How often others may write between the backup of the old content and the lock in rollback mode, where nobody can read
@@ -81,9 +81,8 @@ pub fn restore_in_place(
     observer: &mut dyn Observer,
 ) -> Result<InPlaceReport> {
     let beside = Beside::new(&database::resolve(&options.database)?);
-    let run =
-        Run { action: "restore", deep: options.deep, wait: options.wait, now: options.now, start: Instant::now() };
-    let new = || admit_backup(&options.backup, &beside.database);
+    let run = Run::restore(options);
+    let new = || admit_backup(&options.backup, &run.keys.trusted, &beside.database);
     put_in(&beside, new, archive, &run, storage, observer)
 }
 
@@ -99,7 +98,7 @@ pub fn undo_in_place(
     observer: &mut dyn Observer,
 ) -> Result<InPlaceReport> {
     let beside = Beside::new(&database::resolve(&options.database)?);
-    let run = Run { action: UNDO, deep: false, wait: options.wait, now: options.now, start: Instant::now() };
+    let run = Run::undo(options);
     put_in(&beside, || undo::last_content(&beside), archive, &run, storage, observer)
 }
 
@@ -130,15 +129,20 @@ fn put_in(
             observer.event(Event::Warning(&medium::warning(name, database)));
         }
         refuse_parted(database, run.action)?;
-        let new = admit_content(new()?, run, database, observer)?;
-        let cancel = observer.cancel();
-        let open = |port| Target::open(database, run.wait, &cancel, port);
-        let mut target = storage.through_sqlite("open", database, open).map_err(unusable)?;
-        let written = write(beside, &new, &mut target, archive, run, storage, observer);
-        // Also after a failure: what our opening left beside the database must go.
-        let closed = storage.through_sqlite("close", database, |port| target.close(port));
-        let report = written?;
-        closed.map_err(|e| committed_but(e, &report.pre_restore))?;
+        let put = if run.keys.trusted.is_empty() {
+            admit_content(new()?, run, database, observer)
+                .and_then(|new| put_verified(beside, &new, archive, run, storage, observer))
+        } else {
+            let new = new()?;
+            let put = admit_copy(new, run, beside, storage, observer)
+                .and_then(|new| put_verified(beside, &new, archive, run, storage, observer));
+            if let Err(e) = storage.remove(&beside.staged()) {
+                let text = format!("the next restore removes a copy that was left: {}", e.message());
+                observer.event(Event::Warning(&text));
+            }
+            put
+        };
+        let report = put?;
         if let Some(why) = &report.unproven {
             observer.event(Event::Warning(&format!("it was put in, but what is there now is not proven: {why}")));
         }
@@ -146,6 +150,26 @@ fn put_in(
     })();
     let done = done.map_err(|e: Error| if e.kind() == ErrorKind::Busy { name_holders(database, e) } else { e });
     done.map_err(|e| e.within(run.action, database).target(false, NOT_CHANGED))
+}
+
+/// Opens the database, writes, and closes it.
+fn put_verified(
+    beside: &Beside,
+    new: &Verified,
+    archive: &Utf8Path,
+    run: &Run,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<InPlaceReport> {
+    let (database, cancel) = (&beside.database, observer.cancel());
+    let open = |port| Target::open(database, run.wait, &cancel, port);
+    let mut target = storage.through_sqlite("open", database, open).map_err(unusable)?;
+    let written = write(beside, new, &mut target, archive, run, storage, observer);
+    // Also after a failure: what our opening left beside the database must go.
+    let closed = storage.through_sqlite("close", database, |port| target.close(port));
+    let report = written?;
+    closed.map_err(|e| committed_but(e, &report.pre_restore))?;
+    Ok(report)
 }
 
 /// Who keeps the database, as far as that can be seen. SQLite has let go of it here.
@@ -166,7 +190,7 @@ fn write(
     storage: &Storage,
     observer: &mut dyn Observer,
 ) -> Result<InPlaceReport> {
-    let journal_mode = target.admit(&new.file.path)?;
+    let journal_mode = target.admit(&new.read_from)?;
     require_space(&beside.database, new.content.size_bytes, journal_mode, archive)?;
     // Somebody who does not yield is found before a backup is taken for nothing.
     storage.through_sqlite("try to lock", &beside.database, |port| target.lock(&new.source, port).map(drop))?;
@@ -235,6 +259,7 @@ fn backup_options(database: &Utf8Path, archive: &Utf8Path, run: &Run) -> BackupO
         busy_limit: run.wait,
         limits: Limits::default(),
         now: run.now,
+        keys: run.keys.clone(),
     }
 }
 
@@ -316,7 +341,7 @@ fn settle(
     let (database, cancel) = (&beside.database, observer.cancel());
     recover::complete(beside, storage)?;
     let folded = storage.through_sqlite("fold", database, |port| target.fold(wal_bytes_before, port))?;
-    if hash_of(&new.file.path, &cancel)? != new.file.blake3 {
+    if hash_of(&new.read_from, &cancel)? != new.file.blake3 {
         return Err(Error::new(ErrorKind::Damaged, "read", &new.file.path)
             .because("it was changed while its content was put in")
             .hint("take that back with: engram-restore undo --in-place"));

@@ -81,7 +81,8 @@ fn compare(
     busy_limit: Duration,
     observer: &mut dyn Observer,
 ) -> Result<WouldLose> {
-    let sides = DiffOptions { a: DiffSide::Live(database.to_owned()), b: DiffSide::File(instead), busy_limit };
+    let sides =
+        DiffOptions { a: DiffSide::Live(database.to_owned()), b: DiffSide::File(instead), busy_limit, max_time: None };
     let report = diff(&sides, observer).map_err(|e: Error| e.within("tell what would be lost of", database))?;
     let mut lost = WouldLose { rows: 0, tables: Vec::new(), newest: Vec::new(), schema: report.schema };
     for table in report.tables {

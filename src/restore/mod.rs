@@ -22,11 +22,12 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
-use crate::archive::{ManifestProblem, read_manifest};
+use crate::archive::{ManifestProblem, read_trusted};
 use crate::check::{CheckOptions, Depth};
 use crate::database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::Severity;
+use crate::fingerprint::FINGERPRINT_VERSION;
 use crate::header::JournalMode;
 use crate::holders::{Look, busy_error};
 use crate::live::{look, parted};
@@ -35,6 +36,7 @@ use crate::manifest::{Hex32, Manifest};
 use crate::medium;
 use crate::observe::{Event, Observer, Step};
 use crate::recover::{self, Beside};
+use crate::signature::{Keys, TrustedKeys};
 use crate::storage::{Ownership, Storage, open_regular};
 use crate::verify::{VerifyOptions, check_record, check_sidecars, check_size, manifest_finding, refusal, verify};
 
@@ -64,6 +66,8 @@ pub struct RestoreOptions {
     pub wait: Duration,
     /// The time of the restore.
     pub now: Timestamp,
+    /// Who has to have signed the backup; and in place, what signs the backup of the content before.
+    pub keys: Keys,
 }
 
 /// What was done.
@@ -117,17 +121,16 @@ pub struct RestoreReport {
 /// # let now = jiff::Timestamp::now();
 /// # let taken = engram_restore::BackupOptions::new(database.clone(), archive.clone(), now);
 /// # let backup = engram_restore::backup(&taken, &engram_restore::storage::Storage::new(), &mut engram_restore::Quiet)?.backup;
-/// let options = RestoreOptions { database, backup, deep: false, wait: Duration::ZERO, now };
+/// let options = RestoreOptions { database, backup, deep: false, wait: Duration::ZERO, now, keys: Default::default() };
 /// let report = restore(&options, &Storage::new(), &mut Quiet)?;
 /// assert!(report.pre_restore.is_some(), "the old database is kept");
 /// # Ok(())
 /// # }
 /// ```
 pub fn restore(options: &RestoreOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<RestoreReport> {
-    let start = Instant::now();
     let beside = Beside::new(&database::resolve(&options.database)?);
-    let new = || admit_backup(&options.backup, &beside.database);
-    let run = Run { action: "restore", deep: options.deep, wait: options.wait, now: options.now, start };
+    let new = || admit_backup(&options.backup, &options.keys.trusted, &beside.database);
+    let run = Run::restore(options);
     put_in_place(&beside, new, &run, storage, observer)
 }
 
@@ -139,8 +142,9 @@ pub fn restore(options: &RestoreOptions, storage: &Storage, observer: &mut dyn O
 pub fn plan_restore(options: &RestoreOptions, observer: &mut dyn Observer) -> Result<RestorePlan> {
     let beside = Beside::new(&database::resolve(&options.database)?);
     plan_only(&beside, "restore", || {
-        let new = admit_backup(&options.backup, &beside.database)?;
-        let closely = VerifyOptions { check: options.deep.then(deep_check), ..VerifyOptions::default() };
+        let trusted = &options.keys.trusted;
+        let new = admit_backup(&options.backup, trusted, &beside.database)?;
+        let closely = VerifyOptions { check: options.deep.then(deep_check), ..VerifyOptions::signed_by(trusted) };
         let verdict = verify(&options.backup, &closely, observer)?;
         match verdict.findings.iter().find(|finding| finding.severity != Severity::Warning) {
             Some(finding) => Err(refusal(finding, "restore", &beside.database)),
@@ -149,10 +153,10 @@ pub fn plan_restore(options: &RestoreOptions, observer: &mut dyn Observer) -> Re
     })
 }
 
-/// What a deep restore asks: whether the file is sound, however long that takes. An index that disagrees with its table, or
-/// a row that refers to nothing, would be no reason to go without the database.
+/// What a deep restore asks: whether the file is sound. An index that disagrees with its table, or a row that refers to
+/// nothing, would be no reason to go without the database.
 fn deep_check() -> CheckOptions {
-    CheckOptions { depth: Depth::Integrity, max_time: Some(Duration::MAX), ..CheckOptions::default() }
+    CheckOptions { depth: Depth::Integrity, ..CheckOptions::default() }
 }
 
 /// What all ways of putting a file in place have in common.
@@ -161,7 +165,21 @@ struct Run {
     deep: bool,
     wait: Duration,
     now: Timestamp,
+    keys: Keys,
     start: Instant,
+}
+
+impl Run {
+    fn restore(options: &RestoreOptions) -> Self {
+        let RestoreOptions { deep, wait, now, ref keys, .. } = *options;
+        Self { action: "restore", deep, wait, now, keys: keys.clone(), start: Instant::now() }
+    }
+
+    /// What an undo puts back is named by a record beside the database, with its hash: who writes there needs no key.
+    fn undo(options: &UndoOptions) -> Self {
+        let keys = Keys { trusted: TrustedKeys::default(), ..options.keys.clone() };
+        Self { action: UNDO, deep: false, wait: options.wait, now: options.now, keys, start: Instant::now() }
+    }
 }
 
 fn put_in_place(
@@ -232,15 +250,16 @@ fn plan_only(beside: &Beside, action: &str, new: impl FnOnce() -> Result<NewCont
 }
 
 /// What the manifest says of a backup, if that is enough to begin: the content is hashed after it was staged.
-fn admit_backup(backup: &Utf8Path, database: &Utf8Path) -> Result<NewContent> {
-    if database::is_reserved(database, &database::resolve(backup)?) {
+fn admit_backup(backup: &Utf8Path, trusted: &TrustedKeys, database: &Utf8Path) -> Result<NewContent> {
+    // What leads nowhere is refused below, in better words.
+    if database::resolve(backup).is_ok_and(|backup| database::is_reserved(database, &backup)) {
         return Err(Error::new(ErrorKind::Usage, "restore", database)
             .because(format!("{backup} is the database itself, or a file that a restore uses"))
             .hint("engram-restore undo puts .pre-restore back"));
     }
-    let manifest = read_manifest(backup).map_err(|problem| match problem {
+    let manifest = read_trusted(backup, trusted).map_err(|problem| match problem {
         ManifestProblem::Missing => problem.into_error(backup),
-        ManifestProblem::Unreadable(_) | ManifestProblem::Invalid(_) => {
+        ManifestProblem::Unreadable(_) | ManifestProblem::Invalid(_) | ManifestProblem::Untrusted(_) => {
             refusal(&manifest_finding(backup, &problem), "restore", database)
         }
     })?;
@@ -263,6 +282,7 @@ fn content_of(backup: &Utf8Path, manifest: &Manifest) -> NewContent {
         path: backup.to_owned(),
         size_bytes: manifest.file.size_bytes,
         blake3: Some(manifest.file.blake3),
+        content: manifest.fingerprint.filter(|own| own.version == FINGERPRINT_VERSION).and_then(|own| own.whole),
         journal_mode: manifest.database.journal_mode,
         fallback: Ownership { uid: source.uid, gid: source.gid, mode: source.mode },
         sidecars: Vec::new(),

@@ -22,6 +22,9 @@ pub struct NewContent {
     pub size_bytes: u64,
     /// What it must hash to; `None` where nothing recorded it (an undo).
     pub blake3: Option<Hex32>,
+    /// The fingerprint of its content, where that was recorded.
+    #[serde(skip)]
+    pub(crate) content: Option<Hex32>,
     /// The journal mode that the new database gets.
     pub journal_mode: JournalMode,
     /// Owner, group and mode for a database that is lost.

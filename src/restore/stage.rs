@@ -16,7 +16,7 @@ use crate::header::{Header, JOURNAL_MODE_OFFSET};
 use crate::holders::FileIdentity;
 use crate::observe::{Event, Observer, Step};
 use crate::recover::{Beside, KEPT_SIDECARS};
-use crate::sqlite::{Inspection, fold_copy};
+use crate::sqlite::{Inspection, Stop, fold_copy};
 use crate::storage::{NamedFile, Storage, open_regular, parent_of};
 use crate::verify;
 
@@ -127,7 +127,7 @@ fn staged_differs(
 /// Opens the staged file as SQLite will, without leaving a trace, and reads its schema; a deep restore runs the
 /// integrity check.
 fn check_staged(staged: &NamedFile, run: &Run, plan: &RestorePlan, observer: &mut dyn Observer) -> Result<()> {
-    let inspection = Inspection::open(&staged.path, &observer.cancel())?;
+    let inspection = Inspection::open(&staged.path, Stop::for_file(&staged.path, &observer.cancel()))?;
     let damaged = |what: String| {
         Error::new(ErrorKind::Damaged, run.action, &plan.db)
             .because(format!("{} {what}", plan.new.path))
@@ -140,7 +140,9 @@ fn check_staged(staged: &NamedFile, run: &Run, plan: &RestorePlan, observer: &mu
     let outcome = check(&staged.path, &deep_check(), observer)?.integrity;
     if let Some(error) = outcome.error {
         let not_done = Error::new(ErrorKind::Inconclusive, run.action, &plan.db);
-        return Err(not_done.because(format!("the staged file could not be checked: {error}")));
+        return Err(not_done
+            .because(format!("the staged file could not be checked: {error}"))
+            .hint("restore without --deep: the backup's hash is looked at all the same"));
     }
     if outcome.rows == ["ok"] { Ok(()) } else { Err(damaged(format!("is damaged: {}", outcome.rows.join("; ")))) }
 }

@@ -2,7 +2,7 @@
 //! present database is kept aside in turn, so that an undo can be undone.
 
 use std::fs::Metadata;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, JournalMode};
 use crate::observe::Observer;
 use crate::recover::{Beside, InPlaceRecord, RecoverOutcome, is_interrupted, last_in_place, read_note};
+use crate::signature::{Keys, TrustedKeys};
 use crate::storage::{Ownership, Storage, open_regular};
 
 /// What to undo.
@@ -25,6 +26,8 @@ pub struct UndoOptions {
     pub wait: Duration,
     /// The time of the undo.
     pub now: Timestamp,
+    /// In place, what signs the backup of the content before.
+    pub keys: Keys,
 }
 
 /// Puts `.pre-restore` back in the database's place. What survives and what errors mean is as for
@@ -54,14 +57,13 @@ pub struct UndoOptions {
 /// # let taken = engram_restore::BackupOptions::new(database.clone(), archive.clone(), now);
 /// # let backup = engram_restore::backup(&taken, &engram_restore::storage::Storage::new(), &mut engram_restore::Quiet)?.backup;
 /// let (storage, wait) = (Storage::new(), Duration::ZERO);
-/// restore(&RestoreOptions { database: database.clone(), backup, deep: false, wait, now }, &storage, &mut Quiet)?;
-/// let report = undo(&UndoOptions { database, wait, now }, &storage, &mut Quiet)?;
+/// restore(&RestoreOptions { database: database.clone(), backup, deep: false, wait, now, keys: Default::default() }, &storage, &mut Quiet)?;
+/// let report = undo(&UndoOptions { database, wait, now, keys: Default::default() }, &storage, &mut Quiet)?;
 /// assert!(report.pre_restore.is_some(), "what the restore had put there is kept in its turn");
 /// # Ok(())
 /// # }
 /// ```
 pub fn undo(options: &UndoOptions, storage: &Storage, observer: &mut dyn Observer) -> Result<RestoreReport> {
-    let start = Instant::now();
     let beside = Beside::new(&database::resolve(&options.database)?);
     database::require_own_name(&beside.database)?;
     database::file_or_nothing(&beside.database)?;
@@ -69,7 +71,7 @@ pub fn undo(options: &UndoOptions, storage: &Storage, observer: &mut dyn Observe
         // Before a lock file is made for nothing.
         last(&beside)?;
     }
-    let run = Run { action: UNDO, deep: false, wait: options.wait, now: options.now, start };
+    let run = Run::undo(options);
     put_in_place(&beside, || last_content(&beside), &run, storage, observer)
 }
 
@@ -130,7 +132,7 @@ pub(super) fn last_content(beside: &Beside) -> Result<NewContent> {
         Last::Swap => return kept_content(beside),
         Last::InPlace(record) => record.pre_restore,
     };
-    let content = admit_backup(&pre_restore.path, &beside.database)?;
+    let content = admit_backup(&pre_restore.path, &TrustedKeys::default(), &beside.database)?;
     if content.blake3 != Some(pre_restore.blake3) {
         return Err(Error::new(ErrorKind::Damaged, "use", &pre_restore.path)
             .because("it is not the backup that was taken before the last restore")
@@ -168,6 +170,7 @@ fn kept_content(beside: &Beside) -> Result<NewContent> {
         path: kept,
         size_bytes: metadata.len(),
         blake3: None,
+        content: None,
         journal_mode: journal_mode.unwrap_or(JournalMode::Rollback),
         fallback: Ownership::of(&metadata),
         sidecars,

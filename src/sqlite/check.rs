@@ -113,10 +113,14 @@ impl Inspection {
     /// the time.
     pub(crate) fn open_to_check(finished: &Arc<FinishedFile>, modules: Modules) -> Result<Self> {
         let inspection = Self::connect(finished, "")?;
-        if modules == Modules::Unknown {
-            drop_modules(&inspection.connection, &[]);
+        match modules {
+            // A full-text index may be of a view.
+            Modules::Known => inspection.with_views(),
+            Modules::Unknown => {
+                drop_modules(&inspection.connection, &[]);
+                Ok(inspection)
+            }
         }
-        Ok(inspection)
     }
 
     /// Before each part: what was in the way of an earlier one is forgotten, and the memory that it took is given back.
@@ -243,6 +247,10 @@ impl Inspection {
         })
         .ok()?;
         let kind = |name: &str, is_virtual| {
+            // Many short statements, of which none is long enough for SQLite to ask whether to stop.
+            if self.reader.is_over() {
+                return None;
+            }
             Some(match is_virtual {
                 false => ToCheck::Stored { refers: self.has_references(name).ok()? },
                 true if self.knows_module(name) => ToCheck::FullText,

@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 
+use super::distrust::{allow_views, distrust, longest_value};
 use super::failed;
 use super::finished::{FinishedFile, Halt, Stop};
 use super::reader::Reader;
 use crate::error::{Error, ErrorKind, Result};
-use crate::observe::Cancel;
 
-/// How many virtual machine instructions pass between two looks at the cancel token.
-const OPERATIONS_PER_LOOK: i32 = 10_000;
+/// How many virtual machine instructions pass between two looks at whether to stop: each can be a function that takes long.
+const OPERATIONS_PER_LOOK: i32 = 1000;
 
 /// A read-only connection to a file that nobody changes. It takes no locks, creates nothing beside the file, and
 /// believes nothing in it: no trust in the schema, no memory-mapped reads.
@@ -28,8 +27,7 @@ impl Inspection {
     /// Opens it for questions, with the cells of each page checked before they are believed.
     ///
     /// A sidecar of the file is ignored: look for one first.
-    pub(crate) fn open(path: &Utf8Path, cancel: &Cancel) -> Result<Self> {
-        let stop = Stop { cancel: cancel.clone(), deadline: None };
+    pub(crate) fn open(path: &Utf8Path, stop: Stop) -> Result<Self> {
         let finished = FinishedFile::open(path, stop).map_err(|e| Error::io("open", path, e))?;
         Self::connect(&finished, "PRAGMA cell_size_check=ON;")
     }
@@ -38,11 +36,11 @@ impl Inspection {
     /// in the first question, not here.
     pub(super) fn connect(finished: &Arc<FinishedFile>, pragmas: &str) -> Result<Self> {
         let path = &finished.path;
+        let size_bytes = finished.file.metadata().map_err(|e| Error::io("look at", path, e))?.len();
         let reader = Reader::register(finished).map_err(|e| failed("open", path, &e))?;
         let open = || -> rusqlite::Result<Connection> {
             let mut connection = reader.connect()?;
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+            distrust(&connection, longest_value(size_bytes))?;
             connection.execute_batch("PRAGMA query_only=ON; PRAGMA temp_store=FILE;")?;
             connection.execute_batch(pragmas)?;
             connection.progress_handler(OPERATIONS_PER_LOOK, Some(reader.look()))?;
@@ -51,6 +49,14 @@ impl Inspection {
         match open() {
             Ok(connection) => Ok(Self { connection, reader, path: path.clone() }),
             Err(e) => Err(explained(reader.halt(), failed("open", path, &e), path)),
+        }
+    }
+
+    /// From here on views can be read too.
+    pub(super) fn with_views(self) -> Result<Self> {
+        match allow_views(&self.connection, true) {
+            Ok(()) => Ok(self),
+            Err(e) => Err(self.failed("open", &e)),
         }
     }
 
@@ -76,7 +82,7 @@ impl Inspection {
     }
 }
 
-fn explained(halt: Option<Halt>, error: Error, path: &Utf8Path) -> Error {
+pub(super) fn explained(halt: Option<Halt>, error: Error, path: &Utf8Path) -> Error {
     let because = |kind, why: String| Error::new(kind, "read", path).because(why);
     match halt {
         None => error,

@@ -4,6 +4,7 @@
 mod apart;
 mod check;
 mod connection;
+mod distrust;
 mod fingerprint;
 mod finished;
 mod fold;
@@ -31,14 +32,17 @@ pub(crate) use check::{Checked, Differs, FullText, MAX_CHECK_ROWS, Modules, Refe
 pub(crate) use connection::{
     check_connection, commits_of_others, content_of_connection, copy_connection, path_of, require_idle,
 };
+pub use distrust::limit_memory;
 pub(crate) use fingerprint::quoted;
-pub(crate) use finished::{FinishedFile, Halt, Stop};
+pub(crate) use finished::{FinishedFile, Halt, Stop, default_limit};
 pub(crate) use fold::{Folded, Held, fold, fold_copy, fold_returned_wal, set_wal_mode};
 pub(crate) use inspect::Inspection;
 pub(crate) use live::live_header;
 pub(crate) use overwrite::{Locked, NOT_CHANGED, OTHER_WAY, Overwritten, Target, admit_source};
 pub(crate) use overwrite::{Overwriting, Wait, overwrite_connection, watch_connection};
 pub(crate) use question::{Answer, ask};
+#[cfg(any(test, fuzzing))]
+pub(crate) use replay::replay_by_sqlite;
 pub(crate) use replay::{WAL_HEADER_BYTES, last_commit_frame, pages_in_wal, present_bytes, replay_wal};
 #[cfg(test)]
 pub(crate) use rows::{Collation, KeyColumn};

@@ -19,7 +19,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::source::wal_bytes;
-use super::{Inspection, failed, is_busy, retry_busy};
+use super::{Inspection, Stop, failed, is_busy, retry_busy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, JournalMode};
 use crate::observe::Cancel;
@@ -202,7 +202,7 @@ pub(crate) fn overwrite_connection(
         return Err(Error::new(ErrorKind::Usage, "write into", live).because("the connection is within a transaction"));
     }
     admit(source, connection, live)?;
-    let source = Inspection::open(source, wait.cancel)?;
+    let source = Inspection::open(source, Stop::when_asked(wait.cancel))?;
     let pragma = |e| failed("set synchronous of", live, &e);
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(pragma)?;
     connection.pragma_update(None, "synchronous", 3).map_err(pragma)?;

@@ -34,7 +34,7 @@ pub(crate) enum Answer {
 pub(crate) fn ask(file: &Utf8Path, sql: &str, deadline: Instant, cancel: &Cancel) -> Result<Answer> {
     let stop = Stop { cancel: cancel.clone(), deadline: Some(deadline) };
     let finished = FinishedFile::open(file, stop).map_err(|e| Error::io("open", file, e))?;
-    let mut inspection = Inspection::connect(&finished, "PRAGMA cell_size_check=ON;")?;
+    let mut inspection = Inspection::connect(&finished, "PRAGMA cell_size_check=ON;")?.with_views()?;
     let authorized = inspection.connection.authorizer(Some(|context: AuthContext<'_>| may(&context)));
     let answered = authorized.and_then(|()| first_value(&inspection.connection, sql));
     match (inspection.halt(), answered) {

@@ -111,6 +111,11 @@ impl Reader {
         Connection::open_with_flags_and_vfs(NAME.to_string_lossy().as_ref(), flags, self.name.as_c_str())
     }
 
+    /// Whether to stop reading.
+    pub(super) fn is_over(&self) -> bool {
+        self.shared.is_over()
+    }
+
     /// For SQLite's progress handler.
     pub(super) fn look(&self) -> impl FnMut() -> bool + Send + 'static {
         let shared = Arc::clone(&self.shared);

@@ -5,14 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use camino::Utf8Path;
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
-
-use super::failed;
-use super::source::wal_frames;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::ThroughPort;
+use crate::storage::{NamedFile, Storage};
 
 /// The length of a WAL's header, the salts of its present generation included.
 pub(crate) const WAL_HEADER_BYTES: usize = 32;
@@ -20,31 +14,146 @@ pub(crate) const WAL_HEADER_BYTES: usize = 32;
 /// The length of the header of each frame, which begins with its page's number.
 const FRAME_HEADER_BYTES: usize = 24;
 
-/// Lets SQLite replay the `-wal` beside `copy`, a file that nobody else knows: as after a crash, up to the last commit
-/// that is there in full, so the rest of a transaction or a torn frame counts for nothing. The `-wal` is gone
-/// afterwards, and `copy` is still in WAL mode. Nothing is synced. Says how many frames counted.
-pub(crate) fn replay_wal(copy: &Utf8Path, _port: ThroughPort) -> Result<u64> {
-    let replay = || -> rusqlite::Result<(i64, i64, i64, i64)> {
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let connection = Connection::open_with_flags(copy, flags)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-        // Exclusive: so it needs no `-shm`. Without syncs: the copy is synced as a whole once it is complete.
-        connection.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=OFF; PRAGMA mmap_size=0;")?;
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-        // Asked first: of a WAL that was cut off SQLite says that it has none.
-        let frames = wal_frames(&connection)?;
-        let done = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, frames))
-        })?;
-        connection.close().map_err(|(_connection, e)| e)?;
-        Ok(done)
-    };
-    let (busy, in_wal, replayed, frames) = replay().map_err(|e| failed("replay the copied WAL onto", copy, &e))?;
-    if busy != 0 || in_wal != replayed {
-        return Err(Error::new(ErrorKind::Failed, "replay the copied WAL onto", copy)
-            .because(format!("SQLite replayed {replayed} of {in_wal} frames")));
+/// The largest page, which the one with the lock bytes may be: it is in no WAL.
+const MAX_PAGE_BYTES: u64 = 65_536;
+
+/// Writes the commits in `wal` into `copy`, as SQLite does it after a crash: up to the last one that is there in full, so the
+/// rest of a transaction or a torn frame counts for nothing, and `copy` has the length that this commit says. It stays in WAL
+/// mode. Nothing is synced. Says how many frames counted.
+///
+/// Both files are known by descriptor only. SQLite would find the WAL by its name, and whoever can write to the folder would
+/// choose what becomes of the backup before it is signed.
+pub(crate) fn replay_wal(copy: &NamedFile, wal: &File, storage: &Storage) -> Result<u64> {
+    let failed = |e| Error::io("replay the copied WAL onto", &copy.path, e);
+    let size_bytes = copy.file.metadata().map_err(failed)?.len();
+    // SQLite takes a main file of no bytes for a new database, and its WAL for one of another.
+    let Some(committed) = committed(wal).map_err(failed)?.filter(|_| size_bytes > 0) else { return Ok(0) };
+    if committed.size_bytes() > size_bytes + committed.end + MAX_PAGE_BYTES {
+        return Err(Error::new(ErrorKind::Damaged, "replay the copied WAL onto", &copy.path).because(format!(
+            "the WAL says that the database has {} pages, which are in neither of them",
+            committed.pages
+        )));
     }
+    let write = |_port| write_frames(copy, wal, &committed).map_err(failed);
+    storage.through_sqlite("replay into", &copy.path, write)?;
+    if copy.file.metadata().map_err(failed)?.len() != committed.size_bytes() {
+        storage.set_length(copy, committed.size_bytes()).map_err(failed)?;
+    }
+    Ok(committed.frames)
+}
+
+/// What of a WAL counts: what it has up to its last commit.
+struct Committed {
+    frames: u64,
+    /// Where the last of them ends.
+    end: u64,
+    page_size: u64,
+    /// Of the database, after that commit.
+    pages: u32,
+}
+
+impl Committed {
+    fn size_bytes(&self) -> u64 {
+        u64::from(self.pages) * self.page_size
+    }
+}
+
+/// Later frames of a page come after earlier ones, so nothing has to be remembered of them.
+fn write_frames(copy: &NamedFile, wal: &File, committed: &Committed) -> io::Result<()> {
+    let mut page = vec![0; usize::try_from(committed.page_size).map_err(io::Error::other)?];
+    let mut at = WAL_HEADER_BYTES as u64;
+    while at < committed.end {
+        let mut frame = [0; FRAME_HEADER_BYTES];
+        wal.read_exact_at(&mut frame, at)?;
+        let number = number_at(&frame, 0);
+        if number <= committed.pages {
+            wal.read_exact_at(&mut page, at + FRAME_HEADER_BYTES as u64)?;
+            copy.file.write_all_at(&page, u64::from(number - 1) * committed.page_size)?;
+        }
+        at += FRAME_HEADER_BYTES as u64 + committed.page_size;
+    }
+    Ok(())
+}
+
+/// Which frames SQLite would believe after a crash (<https://sqlite.org/fileformat2.html#walformat>): from the first on, as
+/// long as salts and checksums are right, up to the last that ends a transaction. `None` without any.
+fn committed(wal: &File) -> io::Result<Option<Committed>> {
+    /// The format's version, the only one that there has ever been.
+    const VERSION: u32 = 3_007_000;
+    const MAGIC: u32 = 0x377f_0682;
+    if wal.metadata()?.len() <= WAL_HEADER_BYTES as u64 {
+        return Ok(None);
+    }
+    let mut header = [0; WAL_HEADER_BYTES];
+    wal.read_exact_at(&mut header, 0)?;
+    let mut sums = Sums { big_endian: header[3] & 1 == 1, sums: [0, 0] };
+    sums.add(&header[..24]);
+    if number_at(&header, 0) & !1 != MAGIC || page_size(&header).is_none() || !sums.are(&header[24..]) {
+        return Ok(None);
+    }
+    if number_at(&header, 4) != VERSION {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its format is of a later version"));
+    }
+    let (mut frames, mut last, mut page) = (0, None, Vec::new());
+    let mut end = WAL_HEADER_BYTES as u64;
+    let mut failure = None;
+    each_frame(wal, &mut |frame, page_size| {
+        page.resize(usize::try_from(page_size).unwrap_or(0), 0);
+        match wal.read_exact_at(&mut page, end + FRAME_HEADER_BYTES as u64) {
+            Ok(()) => {}
+            Err(e) => {
+                failure = Some(e).filter(|e| e.kind() != io::ErrorKind::UnexpectedEof);
+                return false;
+            }
+        }
+        sums.add(&frame[..8]);
+        sums.add(&page);
+        if frame[8..16] != header[16..24] || number_at(frame, 0) == 0 || !sums.are(&frame[16..]) {
+            return false;
+        }
+        frames += 1;
+        end += FRAME_HEADER_BYTES as u64 + page_size;
+        let pages = number_at(frame, 4);
+        if pages != 0 {
+            last = Some(Committed { frames, end, page_size, pages });
+        }
+        true
+    })?;
+    failure.map_or(Ok(last), Err)
+}
+
+/// The checksum that a WAL keeps of all that it has so far.
+struct Sums {
+    big_endian: bool,
+    sums: [u32; 2],
+}
+
+impl Sums {
+    fn add(&mut self, bytes: &[u8]) {
+        let [mut one, mut two] = self.sums;
+        for [a, b, c, d, e, f, g, h] in bytes.as_chunks().0 {
+            let word = |four| if self.big_endian { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) };
+            one = one.wrapping_add(word([*a, *b, *c, *d])).wrapping_add(two);
+            two = two.wrapping_add(word([*e, *f, *g, *h])).wrapping_add(one);
+        }
+        self.sums = [one, two];
+    }
+
+    fn are(&self, bytes: &[u8]) -> bool {
+        self.sums == [number_at(bytes, 0), number_at(bytes, 4)]
+    }
+}
+
+/// The same by SQLite, to compare.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn replay_by_sqlite(copy: &camino::Utf8Path) -> rusqlite::Result<u64> {
+    let connection = rusqlite::Connection::open(copy)?;
+    connection.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=OFF")?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    // Asked first: of a WAL that was cut off SQLite says that it has none.
+    let frames = super::source::wal_frames(&connection)?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    connection.close().map_err(|(_connection, e)| e)?;
     Ok(u64::try_from(frames).unwrap_or(0))
 }
 
@@ -127,10 +236,7 @@ fn each_frame(wal: &File, wanted: &mut dyn FnMut(&Frame, u64) -> bool) -> io::Re
         return Ok(0);
     }
     wal.read_exact_at(&mut header, 0)?;
-    let page_size = u64::from(number_at(&header, 8));
-    if !page_size.is_power_of_two() || !(512..=65_536).contains(&page_size) {
-        return Ok(0);
-    }
+    let Some(page_size) = page_size(&header) else { return Ok(0) };
     let frame_bytes = FRAME_HEADER_BYTES as u64 + page_size;
     let mut at = WAL_HEADER_BYTES as u64;
     while at + frame_bytes <= size_bytes {
@@ -145,6 +251,12 @@ fn each_frame(wal: &File, wanted: &mut dyn FnMut(&Frame, u64) -> bool) -> io::Re
     Ok(at)
 }
 
+/// `None` if SQLite would take the file for no WAL.
+fn page_size(header: &[u8; WAL_HEADER_BYTES]) -> Option<u64> {
+    let page_size = u64::from(number_at(header, 8));
+    (page_size.is_power_of_two() && (512..=MAX_PAGE_BYTES).contains(&page_size)).then_some(page_size)
+}
+
 fn number_at(bytes: &[u8], at: usize) -> u32 {
     bytes[at..at + 4].iter().fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
@@ -154,12 +266,22 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
     use std::collections::BTreeSet;
+    use std::fs::OpenOptions;
 
-    use camino::Utf8PathBuf;
+    use camino::{Utf8Path, Utf8PathBuf};
+    use rusqlite::Connection;
 
     use super::*;
     use crate::database::sidecar;
-    use crate::storage::Storage;
+
+    /// Replays the `-wal` beside a copy and removes it.
+    fn replay(copy: &Utf8Path) -> Result<u64> {
+        let file = OpenOptions::new().read(true).write(true).open(copy).unwrap();
+        let (file, wal) = (NamedFile { file, path: copy.to_owned() }, File::open(sidecar(copy, "-wal")).unwrap());
+        let replayed = replay_wal(&file, &wal, &Storage::new());
+        std::fs::remove_file(sidecar(copy, "-wal")).unwrap();
+        replayed
+    }
 
     const FILL: &str = "WITH RECURSIVE n(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM n WHERE v < 500)
                         INSERT INTO t SELECT v, hex(randomblob(300)) FROM n";
@@ -186,7 +308,7 @@ mod tests {
         })
         .unwrap();
 
-        Storage::new().through_sqlite("replay", &copy, |port| replay_wal(&copy, port)).unwrap();
+        replay(&copy).unwrap();
         let after = std::fs::read(&copy).unwrap();
         let changed: BTreeSet<u64> = (1..)
             .zip(before.chunks(1024).zip(after.chunks(1024)))
@@ -221,7 +343,7 @@ mod tests {
         std::fs::copy(&live, &copy).unwrap();
         let frames = std::fs::read(sidecar(&live, "-wal")).unwrap();
         std::fs::write(sidecar(&copy, "-wal"), &frames[..usize::try_from(present).unwrap()]).unwrap();
-        Storage::new().through_sqlite("replay", &copy, |port| replay_wal(&copy, port)).unwrap();
+        replay(&copy).unwrap();
         let found = Connection::open(&copy).unwrap().query_row("SELECT b FROM t WHERE a = 7", [], |row| row.get(0));
         assert_eq!(found, Ok("changed".to_owned()));
     }

@@ -13,7 +13,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::inspect::Inspection;
+use super::distrust::{LONGEST_VALUE, distrust};
+use super::finished::Stop;
+use super::inspect::{Inspection, explained};
 use super::source::{OPERATIONS_PER_LOOK, Source, wal_bytes};
 use super::{failed, is_busy, is_damage};
 use crate::database::{is_there, sidecar, sidecars_there};
@@ -31,7 +33,7 @@ pub(crate) struct Snapshot {
 
 enum Held {
     Finished(Inspection),
-    Alone(Connection),
+    Alone(Connection, Stop),
     Live(Source),
 }
 
@@ -63,21 +65,21 @@ impl Snapshot {
     }
 
     /// Of a file, with its symlinks resolved. With sidecars it is read as a database that may be in use.
-    pub(crate) fn of_file(path: &Utf8Path, busy_limit: Duration, cancel: &Cancel, port: ThroughPort) -> Result<Self> {
+    pub(crate) fn of_file(path: &Utf8Path, busy_limit: Duration, stop: &Stop, port: ThroughPort) -> Result<Self> {
         if sidecars_there(path)?.is_empty() {
-            return Ok(Self { held: Held::Finished(Inspection::open(path, cancel)?), path: path.to_owned() });
+            return Ok(Self { held: Held::Finished(Inspection::open(path, stop.clone())?), path: path.to_owned() });
         }
         if wal_bytes(path)?.is_some() && !is_there(&sidecar(path, "-shm"))? {
             refuse_hot_journal(path)?;
-            return Self::held_alone(path, cancel, port);
+            return Self::held_alone(path, stop, port);
         }
-        Self::of_live(path, busy_limit, cancel, port)
+        Self::of_live(path, busy_limit, &stop.cancel, port)
     }
 
     /// Of a database in WAL mode that nobody has open. Nobody can open it meanwhile.
-    pub(crate) fn held_alone(path: &Utf8Path, cancel: &Cancel, _port: ThroughPort) -> Result<Self> {
-        let connection = open_alone(path, cancel).map_err(|e| {
-            let error = failed("open", path, &e);
+    pub(crate) fn held_alone(path: &Utf8Path, stop: &Stop, _port: ThroughPort) -> Result<Self> {
+        let connection = open_alone(path, stop).map_err(|e| {
+            let error = explained(stop.reason(), failed("open", path, &e), path);
             if is_busy(&e) {
                 error.hint("another program has just opened it: try again")
             } else if is_damage(&e) {
@@ -88,7 +90,7 @@ impl Snapshot {
                 )
             }
         })?;
-        Ok(Self { held: Held::Alone(connection), path: path.to_owned() })
+        Ok(Self { held: Held::Alone(connection, stop.clone()), path: path.to_owned() })
     }
 
     /// Whether it is read as a file that nobody changes.
@@ -123,7 +125,7 @@ impl Snapshot {
         let path = &self.path;
         match self.held {
             Held::Finished(_) => Ok(()),
-            Held::Alone(connection) => connection.close().map_err(|(_connection, e)| failed("close", path, &e)),
+            Held::Alone(connection, _) => connection.close().map_err(|(_connection, e)| failed("close", path, &e)),
             Held::Live(source) => {
                 let ended = if source.connection.is_autocommit() {
                     Ok(())
@@ -143,7 +145,8 @@ impl Snapshot {
             Held::Live(_) if self.is_stopped() => {
                 Error::new(ErrorKind::Interrupted, "read", &self.path).because("it was interrupted")
             }
-            Held::Alone(_) | Held::Live(_) => error,
+            Held::Alone(_, stop) => explained(stop.reason(), error, &self.path),
+            Held::Live(_) => error,
         }
     }
 
@@ -160,35 +163,35 @@ impl Snapshot {
     pub(super) fn connection(&self) -> &Connection {
         match &self.held {
             Held::Finished(inspection) => &inspection.connection,
-            Held::Alone(connection) => connection,
+            Held::Alone(connection, _) => connection,
             Held::Live(source) => &source.connection,
         }
     }
 
     /// A live database is somebody else's too: its schema runs no functions that could do harm.
     fn distrust(&self) -> Result<()> {
-        distrust(self.connection()).map_err(|e| failed("open", &self.path, &e))
+        distrust_live(self.connection()).map_err(|e| failed("open", &self.path, &e))
     }
 }
 
-fn distrust(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+fn distrust_live(connection: &Connection) -> rusqlite::Result<()> {
+    // How long its values are, the -wal tells too, and it grows.
+    distrust(connection, LONGEST_VALUE)?;
     // Rows are sorted there, however many there are.
     connection.execute_batch("PRAGMA temp_store=FILE")
 }
 
 /// Opens a database in WAL mode that nobody uses, and keeps everybody away: then the WAL's index is in memory.
-fn open_alone(path: &Utf8Path, cancel: &Cancel) -> rusqlite::Result<Connection> {
+fn open_alone(path: &Utf8Path, stop: &Stop) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut connection = Connection::open_with_flags(path, flags)?;
     // Before anything is read: even a failed open checkpoints and deletes the WAL when it closes.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let cancel = cancel.clone();
-    connection.progress_handler(OPERATIONS_PER_LOOK, Some(move || cancel.is_requested()))?;
+    let stop = stop.clone();
+    connection.progress_handler(OPERATIONS_PER_LOOK, Some(move || stop.reason().is_some()))?;
     // The mode first: the others read the file.
     connection.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA query_only=ON; PRAGMA cache_size=-8000;")?;
-    distrust(&connection)?;
+    distrust_live(&connection)?;
     connection.execute_batch("PRAGMA mmap_size=0; BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1;")?;
     Ok(connection)
 }

@@ -20,7 +20,7 @@ use crate::observe::Cancel;
 use crate::storage::ThroughPort;
 
 /// How many virtual machine instructions pass between two looks at whether to stop.
-pub(super) const OPERATIONS_PER_LOOK: i32 = 10_000;
+pub(super) const OPERATIONS_PER_LOOK: i32 = 1000;
 
 /// How long SQLite's own busy handler sleeps on a lock before we look at the cancel token again.
 const BUSY_SLICE: Duration = Duration::from_millis(100);

@@ -4,9 +4,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Checks, Health, LastVerified, StatusOptions, human};
-use crate::archive::{Backup, History, Listing, Proofs, Scope, list};
+use crate::archive::{Backup, History, Listing, Proofs, Scope, list, read_trusted};
 use crate::database::is_there;
 use crate::error::{Error, ErrorKind};
+use crate::findings::Severity;
+use crate::verify::manifest_finding;
 
 /// So many that cannot be read are named.
 const NAMED: usize = 5;
@@ -64,6 +66,7 @@ pub(super) fn look_at_backups(
         return found;
     };
     let age = options.now.duration_since(newest.manifest.created_at);
+    judge_signature(&newest, options, checks);
     judge_newest(&newest, age, options, db, checks);
     found.count = backups.len();
     found.pinned = backups.iter().filter(|backup| backup.is_pinned).count();
@@ -75,6 +78,25 @@ pub(super) fn look_at_backups(
         checks.add("growth", Health::Pass, format!("the database {did} by {} a day", human(by)));
     }
     Backups { newest: Some(newest), age: Some(age), ..found }
+}
+
+/// Whether a restore would take its manifest.
+fn judge_signature(newest: &Backup, options: &StatusOptions, checks: &mut Checks) {
+    const NAME: &str = "signature";
+    if options.trusted.is_empty() {
+        return;
+    }
+    match read_trusted(&newest.path, &options.trusted) {
+        Ok(_) => checks.add(NAME, Health::Pass, "the newest backup is signed with a trusted key"),
+        Err(problem) => {
+            let finding = manifest_finding(&newest.path, &problem);
+            let health = match finding.severity {
+                Severity::Error => Health::Fail,
+                Severity::Inconclusive | Severity::Warning => Health::Inconclusive,
+            };
+            checks.add(NAME, health, format!("{}: {}", newest.path, finding.message));
+        }
+    }
 }
 
 /// What lies there and is no backup.
@@ -141,7 +163,7 @@ fn judge_newest(backup: &Backup, age: SignedDuration, options: &StatusOptions, d
 /// What can be told of the file without opening it: only verifying it says more.
 fn wrong_file(backup: &Backup) -> Option<String> {
     let (path, size_bytes) = (&backup.path, backup.manifest.file.size_bytes);
-    match std::fs::metadata(path) {
+    match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.is_file() => Some(format!("{path} is no regular file")),
         Ok(metadata) if metadata.len() != size_bytes => {
             Some(format!("{path} has {} bytes, its manifest says {size_bytes}", metadata.len()))

@@ -117,7 +117,7 @@ impl Storage {
 
     /// Gives the file this size: cuts it off, or lets it end in a hole, which reads as zeros. Room that was taken behind
     /// that is given back. Durable after [`Storage::sync`]; until then it has the old size or the new one.
-    fn set_length(&self, target: &NamedFile, length: u64) -> io::Result<()> {
+    pub(crate) fn set_length(&self, target: &NamedFile, length: u64) -> io::Result<()> {
         let operation = Operation::SetLength { path: target.path.clone(), length };
         self.perform(&operation, || target.file.set_len(length))
     }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, RenameFlags, Uid};
+use rustix::io::Errno;
 
 pub(crate) use copy::{CopyOptions, Origin};
 pub use intercept::{Fault, FaultAt, Interceptor, Operation, Recorder};
@@ -94,6 +95,14 @@ impl Storage {
         };
         let file = self.perform(&operation, open)?;
         Ok(NamedFile { file, path: path.to_owned() })
+    }
+
+    /// Creates an empty file, mode 0600, under a name between `prefix` and `suffix` that nobody can guess.
+    pub(crate) fn create_temporary(&self, folder: &Utf8Path, prefix: &str, suffix: &str) -> Result<NamedFile> {
+        let made = tempfile::Builder::new().prefix(prefix).suffix(suffix).make_in(folder, |path| self.try_create(path));
+        // Whoever made it removes it, through the port.
+        let kept = made.and_then(|named| named.keep().map_err(io::Error::from));
+        kept.map(|(file, _path)| file).map_err(|e| Error::io("create a file in", folder, e))
     }
 
     /// Creates a directory, mode 0700, and whatever is missing above it. Each new name is synced in its parent, so all
@@ -178,7 +187,7 @@ impl Storage {
     /// Makes the names in a directory durable: everything created, renamed, linked or removed in it so far.
     pub(crate) fn sync_dir(&self, path: &Utf8Path) -> Result<()> {
         let operation = Operation::SyncDir { path: path.to_owned() };
-        self.perform(&operation, || File::open(path)?.sync_all()).map_err(|e| Error::io("sync the folder", path, e))
+        self.perform(&operation, || open_folder(path)?.sync_all()).map_err(|e| Error::io("sync the folder", path, e))
     }
 
     /// Renames, replacing what has the new name. Atomic for whoever looks; durable after a sync of the directory.
@@ -285,6 +294,12 @@ pub(crate) fn parent_of(path: &Utf8Path) -> &Utf8Path {
     }
 }
 
+/// How many bytes a name in this folder may have.
+pub(crate) fn longest_name(folder: &Utf8Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(folder.as_str());
+    Ok(found.map_err(|e| Error::io("ask for the longest name in", folder, e))?.f_namemax)
+}
+
 /// The real path of what is there, or of the nearest folder above it that is.
 pub(crate) fn existing_ancestor(path: &Utf8Path) -> Result<Utf8PathBuf> {
     for above in path.ancestors() {
@@ -303,21 +318,37 @@ fn identity(path: &Utf8Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Opens a file for reading without ever waiting for it (a FIFO would block), and insists on a regular file.
+/// Opens a file for reading without ever waiting for it, and insists on a regular file of that very name: a link may lead
+/// out of the folder in which somebody has put it, a FIFO would be waited for, and a device may do something when it is
+/// opened.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidInput`] for what is no such file.
 pub(crate) fn open_regular(path: &Utf8Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    use rustix::fs::OFlags;
+    let insist = |metadata: std::fs::Metadata| {
+        let what = if metadata.is_symlink() { "it is a symbolic link" } else { "it is not a regular file" };
+        if metadata.is_file() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, what)) }
+    };
+    insist(std::fs::symlink_metadata(path)?)?;
+    // Again, since something else may have the name by now.
+    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-    }
+    insist(file.metadata()?)?;
     Ok(file)
+}
+
+/// Opens a folder, and nothing else: anything else might be waited for, or do something.
+pub(crate) fn open_folder(path: &Utf8Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::DIRECTORY.bits().cast_signed()).open(path)
 }
 
 /// Whether the file system, rather than this file, is why a call failed.
 fn is_unsupported(e: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let unsupported = [Errno::NOSYS, Errno::INVAL, Errno::OPNOTSUPP, Errno::XDEV, Errno::NOTTY];
-    unsupported.iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
+    [Errno::NOSYS, Errno::INVAL, Errno::OPNOTSUPP, Errno::XDEV, Errno::NOTTY]
+        .iter()
+        .any(|errno| e.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 #[cfg(test)]

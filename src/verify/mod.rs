@@ -15,15 +15,16 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::archive::{Closeness, ManifestProblem, Verification, Verified, read_manifest};
+use crate::archive::{Closeness, ManifestProblem, Verification, Verified, read_trusted};
 use crate::check::{CheckOptions, Depth, Part, audit, check};
-use crate::database::{resolve, sidecars_there};
+use crate::database::{Stamp, resolve, sidecars_there};
 use crate::digest::{Digest, digest_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::findings::{Code, DamagedRange, Finding, Severity, Verdict};
 use crate::header::Header;
 use crate::manifest::{Hex32, Manifest, ManifestError};
 use crate::observe::{Event, Observer, Step};
+use crate::signature::{SignatureProblem, TrustedKeys};
 use crate::sqlite::live_header;
 use crate::storage::open_regular;
 pub use subset::{Percent, SubsetOptions, SubsetReport, verify_subset};
@@ -35,13 +36,21 @@ pub struct VerifyOptions {
     pub check: Option<CheckOptions>,
     /// The live database: with `check`, the header of a backup of it is compared to its own, if that can be read.
     pub live: Option<Utf8PathBuf>,
+    /// Who has to have signed the manifest, if anybody.
+    pub trusted: TrustedKeys,
 }
 
 impl VerifyOptions {
     /// Everything that can be looked at.
     #[must_use]
     pub fn deep() -> Self {
-        Self { check: Some(CheckOptions { depth: Depth::Deep, ..CheckOptions::default() }), live: None }
+        Self { check: Some(CheckOptions { depth: Depth::Deep, ..CheckOptions::default() }), ..Self::default() }
+    }
+
+    /// The hash, of what one of these keys has signed.
+    #[must_use]
+    pub fn signed_by(trusted: &TrustedKeys) -> Self {
+        Self { trusted: trusted.clone(), ..Self::default() }
     }
 }
 
@@ -123,7 +132,7 @@ impl BackupVerdict {
 pub fn verify(backup: &Utf8Path, options: &VerifyOptions, observer: &mut dyn Observer) -> Result<BackupVerdict> {
     let started = Instant::now();
     let mut found = BackupVerdict::new(backup);
-    match read_manifest(backup) {
+    match read_trusted(backup, &options.trusted) {
         Err(problem) => found.findings.push(manifest_finding(backup, &problem)),
         Ok(manifest) => {
             found.blake3 = Some(manifest.file.blake3);
@@ -143,11 +152,12 @@ pub fn verify(backup: &Utf8Path, options: &VerifyOptions, observer: &mut dyn Obs
 /// [`ErrorKind::Damaged`] if none does.
 pub fn first_good(
     candidates: &[Utf8PathBuf],
+    trusted: &TrustedKeys,
     observer: &mut dyn Observer,
 ) -> Result<(Utf8PathBuf, Vec<BackupVerdict>)> {
     let mut passed_over = Vec::new();
     for candidate in candidates {
-        let verdict = verify(candidate, &VerifyOptions::default(), observer)?;
+        let verdict = verify(candidate, &VerifyOptions::signed_by(trusted), observer)?;
         if verdict.verdict == Verdict::Pass {
             return Ok((candidate.clone(), passed_over));
         }
@@ -178,6 +188,9 @@ pub(crate) fn manifest_finding(backup: &Utf8Path, problem: &ManifestProblem) -> 
         }
         ManifestProblem::Invalid(ManifestError::Torn | ManifestError::Checksum { .. }) => Code::ManifestDamaged,
         ManifestProblem::Invalid(_) => Code::ManifestInvalid,
+        ManifestProblem::Untrusted(SignatureProblem::Missing) => Code::NotSigned,
+        ManifestProblem::Untrusted(SignatureProblem::Unreadable(_)) => Code::SignatureUnreadable,
+        ManifestProblem::Untrusted(_) => Code::SignatureWrong,
     };
     let mut message = problem.to_string();
     let mut cause = std::error::Error::source(problem);
@@ -196,20 +209,44 @@ fn check_file(
     found: &mut BackupVerdict,
     observer: &mut dyn Observer,
 ) -> Result<()> {
-    let Some(file) = open_backup(backup, manifest, &mut found.findings) else { return Ok(()) };
-    found.findings.extend(check_content(backup, &file, manifest, observer)?);
+    let Some(opened) = open_backup(backup, manifest, &mut found.findings) else { return Ok(()) };
+    let file = &opened.file;
+    found.findings.extend(check_content(backup, file, manifest, observer)?);
     if let Some(check_options) = &options.check {
-        found.findings.extend(check_header(backup, &file, manifest, options.live.as_deref()));
+        found.findings.extend(check_header(backup, file, manifest, options.live.as_deref()));
         let report = check(backup, check_options, observer)?;
         found.findings.extend(report.findings);
         found.findings.extend(content::compare_content(backup, manifest, &report.content));
         found.parts = report.parts;
     }
+    found.findings.extend(opened.check_unchanged(backup));
     Ok(())
 }
 
+/// A backup file, and what it was when it was opened.
+struct Opened {
+    file: File,
+    before: Stamp,
+}
+
+impl Opened {
+    fn open(backup: &Utf8Path) -> io::Result<Self> {
+        let file = open_regular(backup)?;
+        let before = Stamp::of_file(&file)?;
+        Ok(Self { file, before })
+    }
+
+    /// The check opens the file by its name again, and all of it takes time: what was found out is true of one file only if
+    /// nobody has changed or replaced that meanwhile.
+    fn check_unchanged(&self, backup: &Utf8Path) -> Option<Finding> {
+        let is_same = |now: io::Result<Stamp>| now.is_ok_and(|now| now == self.before);
+        let is_one = is_same(Stamp::of_file(&self.file)) && is_same(Stamp::of_name(backup));
+        (!is_one).then(|| Finding::new(Code::FileChanged, backup, "it was changed or replaced while it was read"))
+    }
+}
+
 /// What can be said without reading the file, and the file itself.
-fn open_backup(backup: &Utf8Path, manifest: &Manifest, findings: &mut Vec<Finding>) -> Option<File> {
+fn open_backup(backup: &Utf8Path, manifest: &Manifest, findings: &mut Vec<Finding>) -> Option<Opened> {
     let name = backup.file_name().unwrap_or_default();
     if manifest.file.name != name {
         let message = format!("the manifest was written for a file named {:?}", manifest.file.name);
@@ -217,8 +254,8 @@ fn open_backup(backup: &Utf8Path, manifest: &Manifest, findings: &mut Vec<Findin
     }
     findings.extend(check_sidecars(backup));
     findings.extend(check_record(backup, manifest));
-    match open_regular(backup) {
-        Ok(file) => Some(file),
+    match Opened::open(backup) {
+        Ok(opened) => Some(opened),
         Err(e) => {
             findings.push(open_finding(backup, &e));
             None

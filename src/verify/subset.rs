@@ -11,12 +11,13 @@ use camino::Utf8Path;
 use serde::Serialize;
 
 use super::{BackupVerdict, check_content, check_size, locate, manifest_finding, mismatch, open_backup};
-use crate::archive::{History, read_manifest};
+use crate::archive::{History, read_trusted};
 use crate::digest::{ChunkSet, digest_chunks};
 use crate::error::{ErrorKind, Result};
 use crate::findings::{Code, Finding, Verdict};
 use crate::manifest::{Hex32, Manifest};
 use crate::observe::{Event, Observer, Step};
+use crate::signature::TrustedKeys;
 
 /// A part of a whole: more than 0 and at most 100 percent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,6 +51,8 @@ pub struct SubsetOptions<'a> {
     pub seed: u64,
     /// What was covered before.
     pub history: &'a History,
+    /// Who has to have signed the manifest, if anybody.
+    pub trusted: &'a TrustedKeys,
 }
 
 /// What was hashed of a backup.
@@ -85,7 +88,7 @@ pub fn verify_subset(
     observer: &mut dyn Observer,
 ) -> Result<BackupVerdict> {
     let mut found = BackupVerdict::new(backup);
-    match read_manifest(backup) {
+    match read_trusted(backup, options.trusted) {
         Err(problem) => found.findings.push(manifest_finding(backup, &problem)),
         Ok(manifest) => {
             found.blake3 = Some(manifest.file.blake3);
@@ -111,11 +114,12 @@ fn check_part(
         covered = ChunkSet::default();
     }
     let mut outcome = Looked::default();
-    if let Some(file) = open_backup(backup, manifest, &mut found.findings) {
+    if let Some(opened) = open_backup(backup, manifest, &mut found.findings) {
         let uncovered = (0..total).filter(|chunk| !covered.contains(*chunk)).collect();
         let drawn = draw(uncovered, options.percent.of(total), options.seed, blake3);
-        outcome = look(backup, &file, manifest, drawn, observer)?;
+        outcome = look(backup, &opened.file, manifest, drawn, observer)?;
         found.findings.extend(outcome.finding);
+        found.findings.extend(opened.check_unchanged(backup));
     }
     covered.extend(&outcome.sound);
     found.subset = Some(SubsetReport {

@@ -1,10 +1,10 @@
 //! Damage, by chance: aimed at what the bytes are for, so that most of it is not just an unreadable page.
 
-use crate::Random;
-use crate::map::{Class, Map, field};
+use super::Chance;
+use super::map::{Class, Map, field};
 
 /// One thing that is done to the bytes of a sound database, and what it was.
-pub(crate) fn at_random(bytes: &mut Vec<u8>, map: &Map, random: &mut Random) -> String {
+pub(crate) fn at_random(bytes: &mut Vec<u8>, map: &Map, random: &mut Chance) -> String {
     match random.index(12) {
         0 => header(bytes, random),
         1 => file(bytes, map, random),
@@ -21,14 +21,14 @@ pub(crate) fn at_random(bytes: &mut Vec<u8>, map: &Map, random: &mut Random) -> 
 }
 
 /// A byte of the database's header. The first 16 would only make it no database, and the page size another one.
-fn header(bytes: &mut [u8], random: &mut Random) -> String {
+fn header(bytes: &mut [u8], random: &mut Chance) -> String {
     let at = 18 + random.index(82);
     let value = random.one_of(&[0, 1, 2, 3, 4, 5, 127, 255]);
     bytes[at] = if bytes[at] == value { value ^ 1 } else { value };
     format!("byte {at} of the header is {}", bytes[at])
 }
 
-fn file(bytes: &mut Vec<u8>, map: &Map, random: &mut Random) -> String {
+fn file(bytes: &mut Vec<u8>, map: &Map, random: &mut Chance) -> String {
     let pages = bytes.len() / map.page_size;
     match random.index(4) {
         0 => {
@@ -53,7 +53,7 @@ fn file(bytes: &mut Vec<u8>, map: &Map, random: &mut Random) -> String {
     }
 }
 
-fn page(bytes: &mut [u8], map: &Map, class: Class, number: usize, random: &mut Random) -> String {
+fn page(bytes: &mut [u8], map: &Map, class: Class, number: usize, random: &mut Chance) -> String {
     let (at, size) = (map.at(number), map.page_size);
     match random.index(8) {
         0 => {
@@ -90,7 +90,8 @@ fn page(bytes: &mut [u8], map: &Map, class: Class, number: usize, random: &mut R
                 format!("{wrong} leaves instead of {count}")
             }
             _ => {
-                let leaf = random.index(field(bytes, at + 4).max(1));
+                // Damage on damage: the count may be anything.
+                let leaf = random.index(field(bytes, at + 4).clamp(1, size / 4 - 2));
                 format!("leaf {leaf} is {}", set_page(bytes, at + 8 + 4 * leaf, number, map, random))
             }
         },
@@ -111,11 +112,12 @@ fn page(bytes: &mut [u8], map: &Map, class: Class, number: usize, random: &mut R
 }
 
 /// The header of a b-tree page, its cell pointers, and the beginnings of its cells.
-fn tree(bytes: &mut [u8], map: &Map, class: Class, number: usize, random: &mut Random) -> String {
+fn tree(bytes: &mut [u8], map: &Map, class: Class, number: usize, random: &mut Chance) -> String {
     let (at, page_at) = (map.tree_at(number), map.at(number));
     let interior = matches!(class, Class::TableInterior | Class::IndexInterior);
     let two = |bytes: &[u8], at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
-    let cells = two(bytes, at + 3);
+    // Damage on damage: the count may be more than there is room for.
+    let cells = two(bytes, at + 3).min((map.page_size - 112) / 2);
     let pointers = at + if interior { 12 } else { 8 };
     let pointer = pointers + 2 * random.index(cells.max(1));
     match random.index(if interior { 9 } else { 8 }) {
@@ -173,7 +175,7 @@ fn set_two(bytes: &mut [u8], at: usize, value: usize) {
 }
 
 /// Another page number where one stands.
-fn set_page(bytes: &mut [u8], at: usize, own: usize, map: &Map, random: &mut Random) -> usize {
+fn set_page(bytes: &mut [u8], at: usize, own: usize, map: &Map, random: &mut Chance) -> usize {
     let last = map.pages.len();
     let other = 1 + random.index(last);
     let value = random.one_of(&[0, 1, 2, own, other, last, last + 1, 0x7fff_ffff, 0xffff_ffff]);

@@ -5,7 +5,7 @@ use std::fmt;
 use camino::Utf8Path;
 use rusqlite::Connection;
 
-use crate::Random;
+use super::Random;
 
 /// How a database is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,11 @@ impl Build {
 
     /// Makes it, with rows that a seed fixes.
     pub(crate) fn make(&self, path: &Utf8Path, seed: u64) {
+        self.make_with(path, seed, 60);
+    }
+
+    /// With so many rows in most tables.
+    pub(crate) fn make_with(&self, path: &Utf8Path, seed: u64, rows: i64) {
         let connection = Connection::open(path).unwrap();
         let Self { page_size, encoding, auto_vacuum, .. } = self;
         connection
@@ -66,7 +71,7 @@ impl Build {
                 Extras::FullText => FULL_TEXT,
             })
             .unwrap();
-        fill(&connection, *page_size, &mut Random(seed));
+        fill(&connection, *page_size, rows, &mut Random(seed));
         connection.execute_batch("COMMIT").unwrap();
         // Free pages, in more than one trunk where pages are small.
         connection.execute_batch("DROP TABLE gone; DELETE FROM plain WHERE id % 5 = 0").unwrap();
@@ -105,14 +110,14 @@ const FULL_TEXT: &str = "
     CREATE VIRTUAL TABLE places USING rtree(id, x0, x1);
     INSERT INTO own VALUES ('some words of its own'), ('and others'); INSERT INTO places VALUES (1, 0, 1), (2, 3, 4);";
 
-fn fill(connection: &Connection, page_size: u32, random: &mut Random) {
+fn fill(connection: &Connection, page_size: u32, rows: i64, random: &mut Random) {
     // Long enough that some rows, and some index entries, need a chain of overflow pages.
     let long = page_size as usize * 3;
     let mut text = |most: usize| {
         let length = random.index(most + 1);
         (0..length).map(|_| random.one_of(&['a', 'B', 'c', ' ', 'é', '7', '\u{4e2d}'])).collect::<String>()
     };
-    for id in 0..60_i64 {
+    for id in 0..rows {
         let body = text(if id % 7 == 0 { long } else { 60 });
         connection
             .execute(

@@ -2,6 +2,7 @@
 
 use camino::Utf8Path;
 use engram_restore::{CheckOptions, CheckReport, Quiet, check};
+use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +23,27 @@ impl Verdict {
     }
 }
 
+/// So many millions of operations take some seconds, and no sound database here that many.
+const MOST_LOOKS: u32 = 300;
+
 /// `PRAGMA integrity_check`, as anybody runs it.
 pub(crate) fn stock(path: &Utf8Path) -> Verdict {
     let mut rows = Vec::new();
     let checked = (|| {
         // Opened read-only it would pass over CHECK constraints.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
+        let mut connection = Connection::open_with_flags(path, flags)?;
+        // What damage makes endless is not done.
+        let mut looks = 0;
+        connection.progress_handler(
+            1_000_000,
+            Some(move || {
+                looks += 1;
+                looks > MOST_LOOKS
+            }),
+        )?;
+        // What it cannot hold it could not look at either.
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, 100_000_000)?;
         let mut statement = connection.prepare("PRAGMA integrity_check")?;
         let mut found = statement.query([])?;
         while let Some(row) = found.next()? {

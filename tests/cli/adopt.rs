@@ -250,6 +250,19 @@ fn file_with_a_hot_journal_is_refused_and_rolled_back_in_a_copy() {
 }
 
 /// No restore takes a backup with a sidecar, whatever that holds.
+/// Would catch a few kilobytes that keep us reading for hours: SQLite makes the file as long as the journal says it was.
+#[test]
+fn journal_of_terabytes_is_not_followed() {
+    let scene = small_scene();
+    let (file, _content) = cut_short(&scene);
+    let journal = beside(&file, "-journal");
+    let mut bytes = fs::read(&journal).unwrap();
+    // How many pages the database had.
+    bytes[16..20].copy_from_slice(&(1_u32 << 28).to_be_bytes());
+    fs::write(&journal, bytes).unwrap();
+    assert_eq!(refusal(&scene, &["--fold", file.as_str()], 6), ["DEEP_CHECK_NOT_DONE"]);
+}
+
 #[test]
 fn sidecar_that_holds_nothing_is_refused_too_and_no_obstacle_to_a_copy() {
     for suffix in ["-wal", "-shm", "-journal"] {
@@ -293,7 +306,7 @@ fn damaged_file_leaves_nothing_in_the_archive_not_even_its_folder() {
     }
     fs::create_dir(scene.dir.join("backups")).unwrap();
     assert_eq!(refusal(&scene, &["--fold", file.as_str()], 1), ["DEEP_CHECK_FAILED"]);
-    // With a sidecar, SQLite itself is the first to see that it is none.
+    // With a sidecar, it is found only once that is folded in.
     fs::write(&file, [9; 4096]).unwrap();
     fs::write(beside(&file, "-journal"), "").unwrap();
     assert_eq!(refusal(&scene, &["--fold", file.as_str()], 1), ["DEEP_CHECK_FAILED"]);

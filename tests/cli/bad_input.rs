@@ -46,7 +46,7 @@ const ON_A_DATABASE: [(&[&str], i32); 27] = [
 ];
 
 /// Those that work on none, or on one of their own.
-const ON_NONE: [&str; 4] = ["drill", "completions", "manual", "help"];
+const ON_NONE: [&str; 5] = ["drill", "keygen", "completions", "manual", "help"];
 
 /// Would catch a new command that nobody has given bad input.
 #[test]

@@ -188,6 +188,23 @@ fn unreadable_backup_is_inconclusive_no_damage() {
     assert_eq!(but_history(snapshot(&owned.scene.dir)), before);
 }
 
+/// Would catch the newest good backup going because another one could not be read for a moment.
+#[test]
+fn backup_that_could_not_be_looked_at_stays_and_takes_no_place() {
+    let owned = Owned::new();
+    let newer: Vec<_> = (0..2).map(|_| text(&owned.run(&["backup"]).expect(0).json(), "backup").to_owned()).collect();
+    set_mode(Utf8Path::new(&newer[1]), 0o000);
+    let json = owned.run(&["prune", "--keep-last", "1"]).expect(0).json();
+    let codes = |backup: &str| -> Vec<Value> {
+        let judged = json["backups"].as_array().unwrap().iter().find(|judged| judged["backup"] == backup).unwrap();
+        judged["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].clone()).collect()
+    };
+    assert!(codes(&newer[1]).contains(&"in-use".into()), "{json}");
+    assert_eq!(codes(&newer[0]), ["newest-good"], "{json}");
+    assert_eq!(json["removed"].as_array().unwrap().len(), 1, "{json}");
+    assert!(Utf8Path::new(&newer[0]).exists() && Utf8Path::new(&newer[1]).exists());
+}
+
 /// An archive of which one may only read.
 #[test]
 fn history_that_may_not_be_written_is_a_warning() {

@@ -240,19 +240,6 @@ fn backups_of_another_database_by_the_same_name_stay() {
     assert_eq!((names(&json["removed"]), there(&scene).len()), (vec![all[1].clone()], 2));
 }
 
-/// Would catch the newest good backup going because it could not be read for a moment.
-#[test]
-fn backup_that_could_not_be_looked_at_stays() {
-    let (scene, all) = aged(&[0, 1, 2, 3]);
-    let path = archive(&scene).join(&all[0]);
-    fs::remove_file(&path).unwrap();
-    std::os::unix::fs::symlink(&path, &path).unwrap();
-    let json = prune(&scene, &["--keep-last", "1"]);
-    assert!(codes(&json, &all[0]).contains(&"in-use".to_owned()), "{json}");
-    assert_eq!(codes(&json, &all[1]), ["newest-good"], "{json}");
-    assert!(there(&scene).contains(&all[1]));
-}
-
 /// Would catch damage that prune itself has found, and that takes the places of what is good.
 #[test]
 fn damage_that_prune_finds_takes_no_place() {

@@ -12,6 +12,7 @@ use crate::restore::bad_backup::edit;
 use crate::restore::disk_full::SmallDisk;
 use crate::restore::{COMMIT, Hot, assert_warned, text};
 use crate::support::{Scene, bare_command};
+use engram_restore::signature::TrustedKeys;
 
 /// Runs and insists that nothing was changed or created.
 #[track_caller]
@@ -424,6 +425,7 @@ fn clock_before_1970_is_no_pass() {
         scope: engram_restore::archive::Scope::AnySource,
         max_age: None,
         now: "1969-12-31T23:59:59Z".parse().unwrap(),
+        trusted: TrustedKeys::default(),
     };
     let report = engram_restore::status(&options).unwrap();
     assert_eq!(report.verdict, engram_restore::Verdict::Inconclusive);

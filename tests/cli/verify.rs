@@ -8,9 +8,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::craft::{
-    add_row, archive, assert_codes, assert_damage, assert_inconclusive, assert_plain, beside, but_history,
-    damage_index, everything, finding, flip, manifest_of, number, one_backup, read_manifest, sign_edited, small_scene,
-    two_backups,
+    add_row, archive, assert_codes, assert_damage, assert_plain, beside, but_history, damage_index, everything,
+    finding, flip, manifest_of, number, one_backup, read_manifest, sign_edited, small_scene, two_backups,
 };
 use crate::support::Scene;
 
@@ -145,15 +144,6 @@ fn folder_fifo_or_device_in_the_place_of_a_backup_is_found() {
     fs::remove_file(&backup).unwrap();
     symlink("/dev/zero", &backup).unwrap();
     assert_damage(&scene, &backup, &["FILE_NOT_REGULAR"]);
-}
-
-/// Not being able to look is neither damage nor a pass.
-#[test]
-fn backup_that_cannot_be_opened_is_inconclusive() {
-    let (scene, backup) = one_backup();
-    fs::remove_file(&backup).unwrap();
-    symlink(backup.file_name().unwrap(), &backup).unwrap();
-    assert_inconclusive(scene.run(&["verify", "--json", backup.as_str()]), "FILE_UNREADABLE");
 }
 
 /// SQLite would replay it onto the backup.

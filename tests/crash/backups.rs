@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use camino::Utf8Path;
 use engram_restore::VerifyOptions;
+use engram_restore::signature::Keys;
 use engram_restore::storage::Storage;
 use engram_restore::{BackupOptions, Destination, Engine, Error, Quiet, Verdict, backup, verify};
 
@@ -92,6 +93,7 @@ impl BackupScenario {
             busy_limit: Duration::from_secs(5),
             limits: engram_restore::Limits::default(),
             now: now.parse().unwrap(),
+            keys: Keys::default(),
         };
         backup(&options, storage, &mut Quiet).map(drop)
     }

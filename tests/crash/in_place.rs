@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camino::Utf8Path;
+use engram_restore::signature::Keys;
 use engram_restore::storage::Storage;
 use engram_restore::{
     Error, Quiet, RecoverOptions, RecoverOutcome, RestoreOptions, UndoOptions, recover, restore_in_place, undo_in_place,
@@ -119,10 +120,12 @@ fn act(command: Command, dir: &Utf8Path, storage: &Storage, now: &str) -> Result
     let done = match command {
         Command::Restore => {
             let backup = archive.join("engram-2026-11-22T05-30-00Z.db");
-            let options = RestoreOptions { database, backup, deep: false, wait, now };
+            let options = RestoreOptions { database, backup, deep: false, wait, now, keys: Keys::default() };
             restore_in_place(&options, &archive, storage, &mut Quiet)
         }
-        Command::Undo => undo_in_place(&UndoOptions { database, wait, now }, &archive, storage, &mut Quiet),
+        Command::Undo => {
+            undo_in_place(&UndoOptions { database, wait, now, keys: Keys::default() }, &archive, storage, &mut Quiet)
+        }
     };
     done.map(|report| assert_eq!(report.unproven, None))
 }

@@ -26,8 +26,8 @@ const HARMLESS: [(&str, &str); 5] = [
         "and takes them away, which a power cut may take back: nothing is promised of them",
     ),
     (
-        "backup: without create .partial and all that becomes of it, before sqlite replay into .partial",
-        "the copied WAL, which is gone with the replay: what that made of it is in the trace as the replay's own doing",
+        "backup: without create .partial and all that becomes of it, before sqlite close live",
+        "the copied WAL, which is gone after the replay: what that made of it is in the trace as the replay's own doing",
     ),
     ("backup: without write .partial, before sqlite replay into .partial", "the same"),
 ];

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use engram_restore::signature::Keys;
 use engram_restore::storage::{Interceptor, Operation, Storage};
 use engram_restore::{
     BackupOptions, Destination, Engine, Error, Event, Observer, Quiet, RecoverOptions, RecoverOutcome, RestoreOptions,
@@ -227,7 +228,8 @@ impl Scenario {
             Command::Restore => restore(&restore_options(dir, &database, NEW, NOW), storage, &mut Quiet).map(drop),
             Command::Undo => {
                 let now = NOW.parse().unwrap();
-                undo(&UndoOptions { database, wait: PATIENCE, now }, storage, &mut Quiet).map(drop)
+                undo(&UndoOptions { database, wait: PATIENCE, now, keys: Keys::default() }, storage, &mut Quiet)
+                    .map(drop)
             }
         }
     }
@@ -342,6 +344,7 @@ fn backup_options(dir: &Utf8Path, engine: Engine, now: &str) -> BackupOptions {
         busy_limit: Duration::from_secs(5),
         limits: engram_restore::Limits::default(),
         now: now.parse().unwrap(),
+        keys: engram_restore::signature::Keys::default(),
     }
 }
 
@@ -352,6 +355,7 @@ fn restore_options(dir: &Utf8Path, database: &Utf8Path, backup: &str, now: &str)
         deep: false,
         wait: PATIENCE,
         now: now.parse().unwrap(),
+        keys: engram_restore::signature::Keys::default(),
     }
 }
 

@@ -24,6 +24,7 @@ fn options(scene: &Scene) -> CycleOptions {
         label: Some("cycle".to_owned()),
         busy_limit: Duration::ZERO,
         now: jiff::Timestamp::now(),
+        keys: engram_restore::signature::Keys::default(),
     }
 }
 
@@ -34,6 +35,7 @@ fn backup_options(scene: &Scene) -> ConnectionBackupOptions {
         busy_limit: Duration::ZERO,
         limits: Limits::default(),
         now: jiff::Timestamp::now(),
+        keys: engram_restore::signature::Keys::default(),
     }
 }
 

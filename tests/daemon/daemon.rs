@@ -146,6 +146,7 @@ fn cycle(database: &Utf8Path, connection: &mut Connection) -> Result<String, Str
         label: Some("cycle".to_owned()),
         busy_limit: Duration::from_secs(10),
         now: jiff::Timestamp::now(),
+        keys: engram_restore::signature::Keys::default(),
     };
     let storage = Storage::new();
     let cycle = before_cycle(connection, &options, &storage, &mut Quiet).map_err(|e| e.message())?;

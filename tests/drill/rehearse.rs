@@ -350,3 +350,37 @@ fn room_is_asked_for_before_anything_is_written() {
     assert_eq!(answer.status, Some(5), "{answer:#?}");
     assert!(answer.json["error"]["message"].as_str().unwrap().contains("are free"), "{answer:#?}");
 }
+
+/// Would catch a rehearsal that looks at the signature once, and then at whatever lies there.
+#[test]
+fn backup_that_is_replaced_after_its_signature_was_looked_at_is_not_rehearsed() {
+    let home = Home::new();
+    let made = home.command(&["keygen", "own.key"]).output().unwrap();
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    home.configure("");
+    let theirs = home.backup();
+    for name in ["", ".manifest.json"] {
+        fs::rename(format!("{theirs}{name}"), home.rehearsal.dir().join(format!("theirs{name}"))).unwrap();
+    }
+    home.configure(&format!("[sign]\nsecret_key = \"own.key\"\n[trust]\npublic_key = {}\n", made["public_key"]));
+    home.write(3);
+    let signed = home.backup();
+    let folder = home.rehearsal.dir();
+    for moment in ["verify", "restore"] {
+        let swap = format!(
+            "[ \"$command\" = {moment} ] && cp {folder}/theirs {signed} && cp {folder}/theirs.manifest.json {signed}.manifest.json
+             real \"$@\""
+        );
+        let program = home.rehearsal.program(&swap);
+        let scratch = folder.join("scratch");
+        let own: Vec<_> =
+            ["", ".manifest.json"].iter().map(|name| fs::read(format!("{signed}{name}")).unwrap()).collect();
+        let arguments = ["drill", "--seed", "7", "--scratch", scratch.as_str(), "--program", program.as_str()];
+        let answer = Answer::of(&mut home.command(&arguments));
+        assert_eq!(answer.status, Some(1), "{moment}: {answer:#?}");
+        assert!(answer.json.to_string().contains("SIGNATURE_WRONG"), "{moment}: {answer:#?}");
+        for (name, bytes) in ["", ".manifest.json"].iter().zip(own) {
+            fs::write(format!("{signed}{name}"), bytes).unwrap();
+        }
+    }
+}

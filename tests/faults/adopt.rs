@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use camino::{Utf8Path, Utf8PathBuf};
 use engram_restore::archive::{list, manifest_path};
 use engram_restore::sample::write_hot;
+use engram_restore::signature::Keys;
 use engram_restore::storage::{Interceptor, Operation, Recorder, Storage};
 use engram_restore::{
     AdoptOptions, Adoption, ErrorKind, Event, Observer, Placement, Quiet, Verdict, VerifyOptions, adopt, verify,
@@ -36,7 +37,9 @@ fn options(dir: &Utf8Path, fold: bool) -> AdoptOptions {
         live: None,
         label: None,
         created_at: None,
+        max_time: None,
         now: jiff::Timestamp::now(),
+        keys: Keys::default(),
     }
 }
 

@@ -21,6 +21,7 @@ use content::{Content, content, sidecars, snapshot, tempdir, try_content, with_s
 use engram_restore::VerifyOptions;
 use engram_restore::archive::list;
 use engram_restore::sample::{SampleJournal, SampleOptions, create, write_hot};
+use engram_restore::signature::{Keys, SigningKey, TrustedKeys};
 use engram_restore::storage::{Fault, FaultAt, Recorder, Storage};
 use engram_restore::{
     BackupOptions, Destination, Engine, Error, Quiet, RestoreOptions, UndoOptions, Verdict, backup, restore, undo,
@@ -133,6 +134,7 @@ fn backup_options(dir: &Utf8Path) -> BackupOptions {
         busy_limit: Duration::from_secs(5),
         limits: engram_restore::Limits::default(),
         now: "2026-11-22T05:30:00.123Z".parse().unwrap(),
+        keys: Keys::default(),
     }
 }
 
@@ -153,6 +155,7 @@ impl Stage {
             deep: false,
             wait: Duration::ZERO,
             now: "2026-11-22T06:00:00Z".parse().unwrap(),
+            keys: Keys::default(),
         };
         restore(&options, storage, &mut Quiet).map(drop)
     }
@@ -162,6 +165,7 @@ impl Stage {
             database: self.db.clone(),
             wait: Duration::ZERO,
             now: "2026-11-22T07:00:00Z".parse().unwrap(),
+            keys: Keys::default(),
         };
         undo(&options, storage, &mut Quiet).map(drop)
     }
@@ -468,35 +472,45 @@ fn failed_restore_of_a_lost_database_leaves_none_or_the_new_one() {
 /// Either no manifest or a valid backup; the source and what lies beside it are as they were.
 #[test]
 fn failed_backup_leaves_no_manifest_or_a_valid_backup() {
-    sweep_backup(Old::HotWal, Engine::Snapshot);
+    sweep_backup(Old::HotWal, Engine::Snapshot, &Keys::default());
 }
 
 #[test]
 fn failed_backup_by_the_backup_api_leaves_no_manifest_or_a_valid_backup() {
-    sweep_backup(Old::HotWal, Engine::Online);
+    sweep_backup(Old::HotWal, Engine::Online, &Keys::default());
 }
 
 #[test]
 fn failed_backup_by_vacuum_leaves_no_manifest_or_a_valid_backup() {
-    sweep_backup(Old::HotWal, Engine::Vacuum);
+    sweep_backup(Old::HotWal, Engine::Vacuum, &Keys::default());
 }
 
 #[test]
 fn failed_backup_in_rollback_mode_leaves_no_manifest_or_a_valid_backup() {
-    sweep_backup(Old::Rollback, Engine::Snapshot);
+    sweep_backup(Old::Rollback, Engine::Snapshot, &Keys::default());
 }
 
-fn sweep_backup(old: Old, engine: Engine) {
+/// There is no moment at which a backup that was to be signed lacks its signature.
+#[test]
+fn failed_signed_backup_leaves_no_manifest_or_a_signed_backup() {
+    let key = SigningKey::generate().unwrap();
+    let mut trusted = TrustedKeys::default();
+    trusted.add(&key.public_key()).unwrap();
+    sweep_backup(Old::HotWal, Engine::Snapshot, &Keys { signing: Some(key.into()), trusted });
+}
+
+fn sweep_backup(old: Old, engine: Engine, keys: &Keys) {
     let template = Template::new(old);
     fs::remove_dir_all(utf8(&template.folder).join("backups")).unwrap();
     let act = |stage: &Stage, storage: &Storage| {
-        backup(&BackupOptions { engine, ..backup_options(&stage.dir) }, storage, &mut Quiet).map(drop)
+        backup(&BackupOptions { engine, keys: keys.clone(), ..backup_options(&stage.dir) }, storage, &mut Quiet)
+            .map(drop)
     };
     println!("{}", operations(&template, act));
-    sweep(|storage, _| backup_once(&template, engine, storage));
+    sweep(|storage, _| backup_once(&template, engine, keys, storage));
 }
 
-fn backup_once(template: &Template, engine: Engine, storage: &Storage) -> (bool, Vec<String>) {
+fn backup_once(template: &Template, engine: Engine, keys: &Keys, storage: &Storage) -> (bool, Vec<String>) {
     let stage = template.stage();
     let live = || {
         let mut live = snapshot(&stage.dir);
@@ -505,7 +519,8 @@ fn backup_once(template: &Template, engine: Engine, storage: &Storage) -> (bool,
         live
     };
     let (before, source) = (live(), stage.live());
-    let options = BackupOptions { engine, ..backup_options(&stage.dir) };
+    let options = BackupOptions { engine, keys: keys.clone(), ..backup_options(&stage.dir) };
+    let closely = VerifyOptions { trusted: keys.trusted.clone(), ..VerifyOptions::deep() };
     let result = backup(&options, storage, &mut Quiet);
     let mut wrong = Vec::new();
     if live() != before {
@@ -524,7 +539,7 @@ fn backup_once(template: &Template, engine: Engine, storage: &Storage) -> (bool,
         wrong.push(format!("{} backups after success", backups.len()));
     }
     for backup in &backups {
-        let verdict = verify(&backup.path, &VerifyOptions::deep(), &mut Quiet).unwrap();
+        let verdict = verify(&backup.path, &closely, &mut Quiet).unwrap();
         if verdict.verdict != Verdict::Pass {
             let codes: Vec<_> = verdict.findings.iter().map(|finding| finding.code).collect();
             wrong.push(format!("a manifest lies beside a bad backup: {codes:?}: {:?}", names_in(&archive)));
@@ -536,7 +551,7 @@ fn backup_once(template: &Template, engine: Engine, storage: &Storage) -> (bool,
     }
     match backup(&options, &Storage::new(), &mut Quiet) {
         Ok(report) => {
-            if verify(&report.backup, &VerifyOptions::deep(), &mut Quiet).unwrap().verdict != Verdict::Pass {
+            if verify(&report.backup, &closely, &mut Quiet).unwrap().verdict != Verdict::Pass {
                 wrong.push("the rerun's backup is bad".to_owned());
             }
             let left = names_in(&archive);

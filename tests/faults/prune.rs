@@ -21,6 +21,7 @@ fn options(stage: &Stage) -> PruneOptions {
         database: None,
         wait: Duration::ZERO,
         named: Vec::new(),
+        trusted: engram_restore::signature::TrustedKeys::default(),
     }
 }
 

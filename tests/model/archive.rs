@@ -6,6 +6,7 @@ use std::fs;
 use camino::{Utf8Path, Utf8PathBuf};
 use engram_restore::VerifyOptions;
 use engram_restore::archive::{Meant, PRE_RESTORE_LABEL, Scope, Selection, manifest_path, read_manifest, select};
+use engram_restore::signature::TrustedKeys;
 use engram_restore::{Error, Quiet, Verdict, first_good, header, verify};
 
 use crate::crash_fs::Tree;
@@ -201,6 +202,6 @@ impl Archive {
 fn find_latest_good(archive: &Utf8Path, database: &Utf8Path) -> Result<Utf8PathBuf, Error> {
     match select(archive, &Scope::Database(database.to_owned()), &Selection::LatestGood)?.meant {
         Meant::One(path) => Ok(path),
-        Meant::FirstGood(paths) => first_good(&paths, &mut Quiet).map(|(path, _)| path),
+        Meant::FirstGood(paths) => first_good(&paths, &TrustedKeys::default(), &mut Quiet).map(|(path, _)| path),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camino::Utf8Path;
+use engram_restore::signature::Keys;
 use engram_restore::storage::{Fault, FaultAt, Storage};
 use engram_restore::{
     BackupOptions, Destination, Engine, Error, Event, InPlaceReport, Observer, Quiet, RecoverOptions, RecoverOutcome,
@@ -86,22 +87,28 @@ impl Machine {
                     busy_limit: wait,
                     limits: engram_restore::Limits::default(),
                     now,
+                    keys: Keys::default(),
                 };
                 backup(&options, storage, &mut Quiet).map(|_| Said::Done)
             }
             Plan::Restore(number) => {
                 let backup = self.archive.path(&self.dir, number);
-                restore(&RestoreOptions { database, backup, deep: false, wait, now }, storage, &mut Quiet)
-                    .map(|_| Said::Done)
+                restore(
+                    &RestoreOptions { database, backup, deep: false, wait, now, keys: Keys::default() },
+                    storage,
+                    &mut Quiet,
+                )
+                .map(|_| Said::Done)
             }
             Plan::RestoreInPlace(number) => {
                 let backup = self.archive.path(&self.dir, number);
-                let options = RestoreOptions { database, backup, deep: false, wait, now };
+                let options = RestoreOptions { database, backup, deep: false, wait, now, keys: Keys::default() };
                 restore_in_place(&options, &self.dir.join(ARCHIVE), storage, &mut Quiet).map(|report| put_in(&report))
             }
-            Plan::Undo => undo(&UndoOptions { database, wait, now }, storage, &mut Quiet).map(|_| Said::Done),
+            Plan::Undo => undo(&UndoOptions { database, wait, now, keys: Keys::default() }, storage, &mut Quiet)
+                .map(|_| Said::Done),
             Plan::UndoInPlace => {
-                let options = UndoOptions { database, wait, now };
+                let options = UndoOptions { database, wait, now, keys: Keys::default() };
                 undo_in_place(&options, &self.dir.join(ARCHIVE), storage, &mut Quiet).map(|report| put_in(&report))
             }
             Plan::Recover => {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use engram_restore::archive::{Scope, list, manifest_path, pin, pin_path, unpin};
+use engram_restore::signature::{Keys, TrustedKeys};
 use engram_restore::storage::{Fault, FaultAt, Storage};
 use engram_restore::{
     BackupOptions, Destination, Engine, Limits, Policy, PruneOptions, Quiet, Verdict, VerifyOptions, backup, prune,
@@ -146,6 +147,7 @@ impl World {
             busy_limit: Duration::from_secs(5),
             limits: Limits::default(),
             now: self.now,
+            keys: Keys::default(),
         };
         backup(&options, &Storage::new(), &mut Quiet).unwrap();
     }
@@ -205,6 +207,7 @@ impl World {
             database: Some(self.db.clone()),
             wait: std::time::Duration::ZERO,
             named: Vec::new(),
+            trusted: TrustedKeys::default(),
         };
         let fault = fails_at.map(|at| Arc::new(FaultAt::new(at, Fault::Error(5), true)));
         let storage = fault.map_or_else(Storage::new, |fault| Storage::intercepted(fault));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use engram_restore::VerifyOptions;
+use engram_restore::signature::Keys;
 use engram_restore::storage::{Interceptor, Storage};
 use engram_restore::{BackupOptions, BackupReport, Destination, Engine, Error, Limits, Quiet, Verdict, backup, verify};
 use rusqlite::Connection;
@@ -42,6 +43,7 @@ pub(crate) fn take_within(
         busy_limit,
         limits,
         now: jiff::Timestamp::now(),
+        keys: Keys::default(),
     };
     backup(&options, &Storage::intercepted(interceptor), &mut Quiet)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engram_restore::signature::Keys;
 use engram_restore::storage::Storage;
 use engram_restore::{Cancel, ErrorKind, Event, GuardOptions, GuardReport, Observer, OnFailure, RestoreMode, guard};
 
@@ -31,6 +32,7 @@ fn stopped_at(scene: &Scene, operations: &[&'static str]) -> GuardReport {
         wait: Duration::ZERO,
         command: vec!["true".to_owned()],
         now: now(),
+        keys: Keys::default(),
     };
     let cancel = Cancel::default();
     let mut observer = Stoppable(cancel.clone());

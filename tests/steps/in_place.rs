@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
+use engram_restore::signature::Keys;
 use engram_restore::storage::Storage;
 use engram_restore::{ErrorKind, InPlaceReport, Observer, RestoreOptions, VerifyOptions, restore_in_place, verify};
 
@@ -38,7 +39,7 @@ impl Scene {
         let folder = self.db.parent().unwrap().to_string();
         let script = Arc::new(Script { folder: folder + "/", steps: std::sync::Mutex::new(steps.into()) });
         let (database, backup, wait) = (self.db.clone(), self.backup.clone(), Duration::ZERO);
-        let options = RestoreOptions { database, backup, deep: false, wait, now: now() };
+        let options = RestoreOptions { database, backup, deep: false, wait, now: now(), keys: Keys::default() };
         let archive = self.backup.parent().unwrap();
         let mut warnings = Warnings::default();
         let done = restore_in_place(&options, archive, &Storage::intercepted(script.clone()), &mut warnings);

@@ -6,10 +6,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+mod daemon;
 mod guard;
 mod in_place;
+mod pairs;
 #[path = "../shared/processes.rs"]
 mod processes;
+mod trust;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -21,6 +24,7 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use engram_restore::sample::{SampleOptions, create, write_hot};
+use engram_restore::signature::Keys;
 use engram_restore::storage::{Interceptor, Operation, Storage};
 use engram_restore::{
     BackupOptions, Destination, Engine, Error, ErrorKind, Quiet, RestoreOptions, RestoreReport, backup, restore,
@@ -53,6 +57,11 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with_keys(Keys::default())
+    }
+
+    /// The backup is signed, if there is a key for it.
+    fn with_keys(keys: Keys) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
         let dir = Utf8PathBuf::from_path_buf(folder.path().canonicalize().unwrap()).unwrap();
@@ -66,6 +75,7 @@ impl Scene {
             busy_limit: Duration::ZERO,
             limits: engram_restore::Limits::default(),
             now: now(),
+            keys,
         };
         let backup = backup(&options, &Storage::new(), &mut Quiet).unwrap().backup;
         write_hot(&db, 7, 2).unwrap();
@@ -91,8 +101,14 @@ impl Scene {
     ) -> Result<RestoreReport, Error> {
         let folder = self.db.parent().unwrap().to_string();
         let script = Arc::new(Script { folder: folder + "/", steps: Mutex::new(steps.into()) });
-        let options =
-            RestoreOptions { database: self.db.clone(), backup: self.backup.clone(), deep: false, wait, now: now() };
+        let options = RestoreOptions {
+            database: self.db.clone(),
+            backup: self.backup.clone(),
+            deep: false,
+            wait,
+            now: now(),
+            keys: Keys::default(),
+        };
         let done = restore(&options, &Storage::intercepted(script.clone()), &mut Quiet);
         let left: Vec<_> = script.steps.lock().unwrap().iter().map(|(operation, _)| *operation).collect();
         assert_eq!(left, [""; 0], "did not come; the restore: {done:?}");

@@ -20,7 +20,11 @@ const STEPS: &[Step] = &[
     Step::Cargo { environment: &[], arguments: &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"] },
     Step::Cargo { environment: &[("RUSTDOCFLAGS", "-Dwarnings")], arguments: &["doc", "--workspace", "--no-deps"] },
     Step::Api,
-    Step::Cargo { environment: &[], arguments: &["check", "--manifest-path", "fuzz/Cargo.toml"] },
+    // As cargo-fuzz sets it: without it there is nothing to fuzz.
+    Step::Cargo {
+        environment: &[("RUSTFLAGS", "--cfg=fuzzing")],
+        arguments: &["check", "--manifest-path", "fuzz/Cargo.toml"],
+    },
     Step::Cargo { environment: &[], arguments: &["test", "--workspace"] },
 ];
 

@@ -4,17 +4,23 @@ mod api;
 mod bench;
 mod ci;
 mod crash;
+mod deny;
 mod deploy;
 mod differential;
 mod foreign;
+mod fuzz;
+mod hostile;
 mod mutants;
 mod named_tests;
+mod powercut;
 mod release;
 mod report;
 mod sample;
 mod snapshot;
+mod soak;
 mod source;
 mod tidy;
+mod tools;
 
 use std::error::Error;
 use std::process::{Command, ExitCode};
@@ -44,10 +50,18 @@ enum Chore {
     Crash(crash::Options),
     /// Look at the units, the cron line and the workflow of docs/deploy/. Installs nothing.
     Deploy,
+    /// Licences, banned crates and sources of everything that is built, by deny.toml.
+    Deny,
     /// Drills of other tools' backups, with the real litestream and the real restic.
     Foreign,
+    /// Collections of broken databases, such as SQLite's own, through `adopt` and `verify --deep`.
+    Hostile(hostile::Options),
+    /// Every target of fuzz/ for some time: bytes from outside, which must not hurt.
+    Fuzz(fuzz::Options),
     /// Take each odd step of a restore out, and look whether its test fails. Takes minutes.
     Mutants(mutants::Options),
+    /// Cut the power of a disk under the released program, thousands of times. Needs root.
+    Powercut(powercut::Options),
     /// Build the release, and weigh it: size, libraries, crates.
     Release,
     /// Create a database of engram's shape.
@@ -55,6 +69,11 @@ enum Chore {
     /// The writer that `sample --hot` kills.
     #[command(hide = true)]
     SampleWriter(sample::WriterOptions),
+    /// The released program under load: writers, readers, backups, restores of every kind, and kills.
+    Soak(soak::Options),
+    /// Who works on the database beside it.
+    #[command(hide = true)]
+    SoakActor(soak::actors::Options),
     /// Take thousands of copies of databases that others use in every way meanwhile.
     Snapshot(snapshot::Options),
     /// Reports of drills, read by a browser, a schema, a parser and a renderer.
@@ -74,13 +93,19 @@ fn main() -> ExitCode {
         Chore::Ci => root().and_then(|root| ci::run(&root)),
         Chore::Crash(options) => root().and_then(|root| crash::run(&options, &root)),
         Chore::Deploy => root().and_then(|root| deploy::run(&root)),
+        Chore::Deny => root().and_then(|root| deny::run(&root)),
         Chore::Foreign => root().and_then(|root| foreign::run(&root)),
+        Chore::Hostile(options) => root().and_then(|root| hostile::run(&options, &root)),
+        Chore::Fuzz(options) => root().and_then(|root| fuzz::run(&options, &root)),
+        Chore::Powercut(options) => root().and_then(|root| powercut::run(&options, &root)),
         Chore::Release => root().and_then(|root| release::run(&root)),
         Chore::Report(options) => root().and_then(|root| report::run(&options, &root)),
         Chore::Mutants(options) => root().and_then(|root| mutants::run(&root, &options)),
         Chore::Sample(options) => sample::run(&options),
         Chore::SampleWriter(options) => sample::write_until_killed(&options),
         Chore::Differential(options) => root().and_then(|root| differential::run(&options, &root)),
+        Chore::Soak(options) => root().and_then(|root| soak::run(&options, &root)),
+        Chore::SoakActor(options) => soak::actors::run(&options),
         Chore::Snapshot(options) => root().and_then(|root| snapshot::run(&options, &root)),
         Chore::Tidy => root().and_then(|root| tidy::run(&root)),
     };

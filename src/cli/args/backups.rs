@@ -34,6 +34,9 @@ pub(crate) struct BackupArgs {
     /// Give up once the copy takes longer than this, such as 90s or 5m
     #[arg(long, value_name = "T", value_parser = duration)]
     pub(crate) max_time: Option<Duration>,
+    /// Insist on a signature: refuse to begin where no secret key is named, or configured
+    #[arg(long)]
+    pub(crate) sign: bool,
     /// Do not remove old backups afterwards, whatever the configuration says
     #[arg(long)]
     pub(crate) no_prune: bool,
@@ -128,6 +131,9 @@ pub(crate) struct DiffArgs {
     /// For latest and latest-good: also those of other databases
     #[arg(long)]
     pub(crate) any_source: bool,
+    /// What takes longer is inconclusive [default: 40s, and 40s more for each 100 MB of both]
+    #[arg(long, value_name = "T", value_parser = duration)]
+    pub(crate) max_time: Option<Duration>,
     /// How long to wait for locks of others
     #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds)]
     pub(crate) wait: Duration,
@@ -169,6 +175,9 @@ pub(crate) struct AdoptArgs {
     /// When its content was current, such as 2026-11-22T05:30:00Z [default: the time in a name that backups have, else that of its last change]
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<jiff::Timestamp>,
+    /// What takes longer to check is inconclusive [default: 10s, and 10s more for each 100 MB]
+    #[arg(long, value_name = "T", value_parser = duration)]
+    pub(crate) max_time: Option<Duration>,
     /// Say what would be done, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

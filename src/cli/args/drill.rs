@@ -15,6 +15,7 @@ use super::duration;
     Without --sample and --scenario the newest backup is rehearsed: verified, restored to a scratch folder, opened, checked,\n\
     compared with the live database. Neither that nor the archive is written to."
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct DrillArgs {
     #[command(subcommand)]
     pub(crate) command: Option<DrillCommand>,
@@ -57,6 +58,9 @@ pub(crate) struct DrillArgs {
     /// Write a report into this file; its form is told by the extension: .json, .xml (JUnit), .md or .html
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) report: Vec<Utf8PathBuf>,
+    /// Sign the reports, each with a file of its own beside it
+    #[arg(long, requires = "report")]
+    pub(crate) sign: bool,
     /// Rehearse with this engram-restore instead of the running one
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) program: Option<Utf8PathBuf>,
@@ -65,7 +69,7 @@ pub(crate) struct DrillArgs {
 impl DrillArgs {
     /// Whether it makes its own database, or looks at none.
     pub(crate) fn needs_no_database(&self) -> bool {
-        self.sample || self.command.is_some()
+        self.sample || matches!(self.command, Some(DrillCommand::List))
     }
 }
 
@@ -74,6 +78,13 @@ pub(crate) enum DrillCommand {
     /// Name every scenario, with a line on each
     #[command(after_help = "Example: engram-restore drill list")]
     List,
+    /// Look whether reports are what a trusted key has signed
+    #[command(after_help = "Example: engram-restore drill verify-report drill.html --public-key engram.key.pub")]
+    VerifyReport {
+        /// The reports
+        #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+        files: Vec<Utf8PathBuf>,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -19,6 +19,7 @@ use camino::Utf8Path;
 use super::report::DrillReport;
 use crate::backup::{Partial, sweep};
 use crate::error::{Error, ErrorKind, Result};
+use crate::signature::{SignatureProblem, Signed, SigningKey, TrustedKeys, check_signed, is_signature, signature_path};
 use crate::storage::{Ownership, Storage, open_regular, parent_of, replace};
 
 /// How far the mark of a report is looked for.
@@ -90,16 +91,67 @@ pub fn admit_report(path: &Utf8Path) -> Result<()> {
     require_ours(path).map_err(|e| e.within("write the report to", path))
 }
 
-/// Writes the report to `path`, in the form that its extension says, in the place of an older one.
+/// No report of a drill is longer.
+const MAX_REPORT_BYTES: u64 = 64 << 20;
+
+/// Writes the report to `path`, in the form that its extension says, in the place of an older one. With a key, its signature
+/// goes beside it before: a report that was not signed yet has a wrong one, never none.
 ///
 /// Once it returned `Ok`, the new file survives a power cut. After an error it is the old one or the new one.
 ///
 /// # Errors
 ///
 /// Those of [`admit_report`], and [`ErrorKind::Failed`] if it cannot be written.
-pub fn write_report(report: &DrillReport, path: &Utf8Path, storage: &Storage) -> Result<()> {
+pub fn write_report(
+    report: &DrillReport,
+    path: &Utf8Path,
+    signing: Option<&SigningKey>,
+    storage: &Storage,
+) -> Result<()> {
     admit_report(path)?;
     let text = render_report(report, ReportFormat::of(path)?)?;
+    let signature = signature_path(path);
+    if let Some(key) = signing {
+        let name = path.file_name().unwrap_or_default();
+        require_signature(&signature)?;
+        put(&signature, &key.sign(text.as_bytes(), name, report.started_at)?, storage)?;
+    }
+    put(path, &text, storage)
+}
+
+/// Whether a report is what one of these keys has signed, whatever is in it.
+///
+/// # Errors
+///
+/// [`ErrorKind::NotFound`] without the file; [`ErrorKind::Failed`] if it cannot be read, or is no regular file.
+pub fn verify_report(path: &Utf8Path, trusted: &TrustedKeys) -> Result<Result<Signed, SignatureProblem>> {
+    let failed = |e: io::Error| {
+        let missing = e.kind() == io::ErrorKind::NotFound;
+        let error = Error::io("read the report", path, e);
+        if missing { error.with_kind(ErrorKind::NotFound) } else { error }
+    };
+    let file = open_regular(path).map_err(failed)?;
+    let mut text = Vec::new();
+    file.take(MAX_REPORT_BYTES + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_REPORT_BYTES {
+        let why = format!("it has more than {MAX_REPORT_BYTES} bytes: no drill writes such a report");
+        return Err(Error::new(ErrorKind::Failed, "read the report", path).because(why));
+    }
+    Ok(check_signed(path, &text, trusted).and_then(|signed| signed.ok_or(SignatureProblem::Missing)))
+}
+
+/// Only an older signature may be in its place.
+fn require_signature(path: &Utf8Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io("look at", path, e)),
+        Ok(_) if is_signature(path) => Ok(()),
+        Ok(_) => Err(Error::new(ErrorKind::Usage, "write the signature to", path)
+            .because("what is there is no signature, and would be lost")),
+    }
+}
+
+fn put(path: &Utf8Path, text: &str, storage: &Storage) -> Result<()> {
     let written = (|| {
         let folder = parent_of(path);
         sweep(folder, storage)?;

@@ -3,27 +3,29 @@
 
 use std::os::unix::fs::MetadataExt as _;
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::check::{CheckOptions, Depth, check};
-use crate::database::regular_file;
+use crate::database::{Stamp, regular_file};
 use crate::digest::digest_file;
 use crate::error::{Error, ErrorKind, Result};
-use crate::findings::Severity;
+use crate::findings::{Code, Finding, Severity};
 use crate::header::JournalMode;
 use crate::live::parted;
 use crate::manifest::Hex32;
 use crate::observe::{Cancel, Event, Observer, Step};
-use crate::recover::ContentFile;
+use crate::recover::{Beside, ContentFile};
 use crate::restore::{NewContent, Run};
-use crate::sqlite::{Inspection, OTHER_WAY, wal_bytes};
-use crate::storage::{open_regular, parent_of};
+use crate::sqlite::{Inspection, OTHER_WAY, Stop, wal_bytes};
+use crate::storage::{Storage, open_regular, parent_of};
 use crate::verify::{VerifyOptions, refusal, verify};
 
 /// The file to put in, verified in full.
 pub(super) struct Verified {
     pub(super) content: NewContent,
     pub(super) file: ContentFile,
+    /// Where the content is read: the file itself, or a copy out of reach of those who can write to the archive.
+    pub(super) read_from: Utf8PathBuf,
     pub(super) source: Inspection,
 }
 
@@ -65,9 +67,13 @@ pub(super) fn admit_content(
     let cancel = observer.cancel();
     let blake3 = if let Some(blake3) = new.blake3 {
         let depth = if run.deep { VerifyOptions::deep() } else { VerifyOptions::default() };
-        let verdict = verify(&new.path, &depth, observer)?;
+        let verdict = verify(&new.path, &VerifyOptions { trusted: run.keys.trusted.clone(), ..depth }, observer)?;
         if let Some(finding) = verdict.findings.iter().find(|finding| finding.severity != Severity::Warning) {
             return Err(refusal(finding, run.action, database));
+        }
+        if verdict.blake3 != Some(blake3) {
+            return Err(Error::new(ErrorKind::Damaged, run.action, database)
+                .because(format!("{} was replaced while it was looked at", new.path)));
         }
         blake3
     } else {
@@ -75,11 +81,59 @@ pub(super) fn admit_content(
         require_sound(&new.path, observer)?;
         hash_of(&new.path, &cancel)?
     };
+    let read_from = new.path.clone();
+    verified(new, blake3, read_from, &cancel, observer)
+}
+
+/// As [`admit_content`], of a copy beside the database: what is signed must not change between the look and the use, also
+/// where somebody who cannot sign writes to the archive meanwhile. The copy is ours to remove.
+pub(super) fn admit_copy(
+    new: NewContent,
+    run: &Run,
+    beside: &Beside,
+    storage: &Storage,
+    observer: &mut dyn Observer,
+) -> Result<Verified> {
+    let (database, cancel) = (&beside.database, observer.cancel());
+    let source = open_regular(&new.path).map_err(|e| Error::io("open", &new.path, e))?;
+    let copy = storage.create(&beside.staged())?;
+    storage.copy(&source, &new.path, &copy, new.size_bytes, &mut |done| {
+        observer.event(Event::Bytes { done, total: new.size_bytes });
+        cancel.check(run.action, database)
+    })?;
+    let blake3 = hash_of(&copy.path, &cancel)?;
+    if new.blake3 != Some(blake3) {
+        let why = "the hash of its copy is not that of its signed manifest";
+        return Err(refusal(&Finding::new(Code::HashMismatch, &new.path, why), run.action, database));
+    }
+    if run.deep {
+        require_sound(&copy.path, observer)?;
+    }
+    verified(new, blake3, copy.path, &cancel, observer)
+}
+
+fn verified(
+    new: NewContent,
+    blake3: Hex32,
+    read_from: Utf8PathBuf,
+    cancel: &Cancel,
+    observer: &mut dyn Observer,
+) -> Result<Verified> {
     observer.event(Event::Step(Step::Check));
-    let source = Inspection::open(&new.path, &cancel)?;
-    let (schema, content) = fingerprint_of(&source, &new.path)?;
+    let stamp = || Stamp::of_name(&read_from).map_err(|e| Error::io("look at", &read_from, e));
+    let before = stamp()?;
+    let (schema, content) =
+        fingerprint_of(&Inspection::open(&read_from, Stop::for_file(&read_from, cancel))?, &new.path)?;
+    // Locks are waited for before its pages are copied.
+    let source = Inspection::open(&read_from, Stop::when_asked(cancel))?;
+    // It was opened by its name again: what is put in has to be the content of what was hashed.
+    if new.content.is_some_and(|recorded| recorded != content) || stamp()? != before {
+        return Err(Error::new(ErrorKind::Damaged, "read all rows of", &new.path)
+            .because("its content is not what its manifest says")
+            .hint("find out who writes it, and try again"));
+    }
     let file = ContentFile { path: new.path.clone(), blake3, schema, content };
-    Ok(Verified { content: new, file, source })
+    Ok(Verified { content: new, file, read_from, source })
 }
 
 pub(super) fn require_sound(path: &Utf8Path, observer: &mut dyn Observer) -> Result<()> {

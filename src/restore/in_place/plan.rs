@@ -1,7 +1,5 @@
 //! `--dry-run` of a restore in place and its undo.
 
-use std::time::Instant;
-
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 
@@ -17,7 +15,7 @@ use crate::lock::Lock;
 use crate::observe::Observer;
 use crate::recover::{self, Beside};
 use crate::restore::undo::{self, UndoOptions};
-use crate::restore::{NewContent, RestoreOptions, Run, UNDO, admit_backup};
+use crate::restore::{NewContent, RestoreOptions, Run, admit_backup};
 use crate::sqlite::{NOT_CHANGED, admit_source};
 use crate::storage::open_regular;
 
@@ -53,9 +51,8 @@ pub fn plan_restore_in_place(
     observer: &mut dyn Observer,
 ) -> Result<InPlacePlan> {
     let beside = Beside::new(&database::resolve(&options.database)?);
-    let run =
-        Run { action: "restore", deep: options.deep, wait: options.wait, now: options.now, start: Instant::now() };
-    plan(&beside, || admit_backup(&options.backup, &beside.database), archive, &run, observer)
+    let run = Run::restore(options);
+    plan(&beside, || admit_backup(&options.backup, &run.keys.trusted, &beside.database), archive, &run, observer)
 }
 
 /// What [`crate::undo_in_place`] would do. Nothing is changed or created.
@@ -69,7 +66,7 @@ pub fn plan_undo_in_place(
     observer: &mut dyn Observer,
 ) -> Result<InPlacePlan> {
     let beside = Beside::new(&database::resolve(&options.database)?);
-    let run = Run { action: UNDO, deep: false, wait: options.wait, now: options.now, start: Instant::now() };
+    let run = Run::undo(options);
     plan(&beside, || undo::last_content(&beside), archive, &run, observer)
 }
 

@@ -9,6 +9,7 @@ use rusqlite::params;
 use super::*;
 use crate::observe::Cancel;
 use crate::sqlite::Source;
+use crate::sqlite::Stop;
 use crate::storage::Storage;
 
 /// A folder for databases, removed in the end.
@@ -36,7 +37,7 @@ impl Scratch {
 /// What the file contains, all of which can be read.
 #[track_caller]
 fn content(file: &Utf8Path) -> Content {
-    let (content, problems) = Inspection::open(file, &Cancel::default()).unwrap().content().unwrap();
+    let (content, problems) = Inspection::open(file, Stop::default()).unwrap().content().unwrap();
     assert!(problems.is_empty() && content.whole().is_some(), "{problems:?} {content:?}");
     content
 }
@@ -272,7 +273,7 @@ fn a_table_that_cannot_be_read_has_no_hash_and_the_others_have_theirs() {
     let mut bytes = std::fs::read(scratch.path("a.db")).unwrap();
     bytes[512] = 0xff;
     std::fs::write(scratch.path("a.db"), &bytes).unwrap();
-    let inspection = Inspection::open(&scratch.path("a.db"), &Cancel::default()).unwrap();
+    let inspection = Inspection::open(&scratch.path("a.db"), Stop::default()).unwrap();
     let (found, problems) = inspection.content().unwrap();
     assert!(problems.is_empty(), "{problems:?}");
     assert_eq!(found.tables[0], TableContent { name: "a".to_owned(), rows: None, blake3: None });
@@ -280,7 +281,7 @@ fn a_table_that_cannot_be_read_has_no_hash_and_the_others_have_theirs() {
     assert_eq!(found.whole(), None);
 
     std::fs::write(scratch.path("a.db"), &bytes[512..]).unwrap();
-    let schema = Inspection::open(&scratch.path("a.db"), &Cancel::default()).and_then(|file| file.schema_hash());
+    let schema = Inspection::open(&scratch.path("a.db"), Stop::default()).and_then(|file| file.schema_hash());
     assert_eq!(schema.unwrap_err().kind(), ErrorKind::Damaged);
 }
 
@@ -306,7 +307,7 @@ fn a_tree_that_repeats_itself_is_damage() {
     bytes.truncate(usize::try_from(pages).unwrap() * 512);
     bytes[28..32].copy_from_slice(&pages.to_be_bytes());
     std::fs::write(scratch.path("a.db"), bytes).unwrap();
-    let inspection = Inspection::open(&scratch.path("a.db"), &Cancel::default()).unwrap();
+    let inspection = Inspection::open(&scratch.path("a.db"), Stop::default()).unwrap();
     let rows: i64 = inspection
         .connection
         .query_row("SELECT count(*) FROM (SELECT x FROM t LIMIT 1000)", [], |row| row.get(0))
@@ -323,7 +324,7 @@ fn what_only_the_application_can_read_is_no_damage() {
         "CREATE TABLE t(a TEXT COLLATE NOCASE PRIMARY KEY) WITHOUT ROWID; CREATE TABLE u(a); PRAGMA writable_schema=ON;
         UPDATE sqlite_schema SET sql = replace(sql, 'NOCASE', 'own') WHERE name = 't'";
     scratch.run("a.db", sql);
-    let inspection = Inspection::open(&scratch.path("a.db"), &Cancel::default()).unwrap();
+    let inspection = Inspection::open(&scratch.path("a.db"), Stop::default()).unwrap();
     assert_eq!(inspection.table_content("t").unwrap_err().kind(), ErrorKind::Failed);
     let (found, problems) = inspection.content().unwrap();
     assert_eq!(problems.len(), 1);
@@ -337,7 +338,7 @@ fn a_name_that_cannot_be_written_down_is_no_damage_and_no_empty_database() {
     let scratch = Scratch::new();
     let sql = "CREATE TABLE t(a); PRAGMA writable_schema=ON; UPDATE sqlite_schema SET name = CAST(x'ff' AS TEXT),
         tbl_name = CAST(x'ff' AS TEXT), sql = CAST('CREATE TABLE \"' || x'ff' || '\"(a)' AS TEXT)";
-    let inspection = Inspection::open(&scratch.run("a.db", sql), &Cancel::default()).unwrap();
+    let inspection = Inspection::open(&scratch.run("a.db", sql), Stop::default()).unwrap();
     let (found, problems) = inspection.content().unwrap();
     assert_eq!((found.whole(), problems.len()), (None, 1), "{found:?} {problems:?}");
     assert_eq!(problems[0].kind(), ErrorKind::Failed);
@@ -348,7 +349,7 @@ fn a_wish_to_stop_is_no_answer() {
     let (scratch, cancel) = (Scratch::new(), Cancel::default());
     let sql = "CREATE TABLE t(x); WITH RECURSIVE n(v) AS (SELECT 1 UNION ALL SELECT v + 1 FROM n WHERE v < 20000)
         INSERT INTO t SELECT v FROM n";
-    let inspection = Inspection::open(&scratch.run("a.db", sql), &cancel).unwrap();
+    let inspection = Inspection::open(&scratch.run("a.db", sql), Stop::when_asked(&cancel)).unwrap();
     cancel.request();
     assert_eq!(inspection.table_content("t").unwrap_err().kind(), ErrorKind::Interrupted);
 }

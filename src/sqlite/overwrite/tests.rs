@@ -35,7 +35,7 @@ impl Scene {
     }
 
     fn source(&self) -> Inspection {
-        Inspection::open(&self.backup, &Cancel::default()).unwrap()
+        Inspection::open(&self.backup, Stop::default()).unwrap()
     }
 
     /// As the operations do it.
@@ -124,7 +124,7 @@ fn a_stopped_copy_leaves_the_old_content() {
 fn a_source_that_is_not_read_on_is_interrupted() {
     let scene = Scene::new(MODES[0], MODES[1]);
     let (port, stop) = (port(&scene.live), Cancel::default());
-    let source = Inspection::open(&scene.backup, &stop).unwrap();
+    let source = Inspection::open(&scene.backup, Stop::when_asked(&stop)).unwrap();
     let mut target = scene.target().unwrap();
     let locked = target.lock(&source, port).unwrap();
     stop.request();

@@ -148,6 +148,7 @@ mod tests {
             busy_limit: std::time::Duration::ZERO,
             limits: engram_restore::Limits::default(),
             now: Timestamp::now(),
+            keys: engram_restore::signature::Keys::default(),
         };
         let storage = engram_restore::storage::Storage::new();
         engram_restore::backup(&options, &storage, &mut engram_restore::Quiet).unwrap();
