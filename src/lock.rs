@@ -4,7 +4,9 @@
 //! They are `flock` locks: SQLite, which takes `fcntl` locks, does not see them, nor they SQLite's. A lock belongs to
 //! the open file, so two of them exclude each other within one process too, and the system drops it when the process
 //! ends in any way. The lock file itself is never deleted: a file that is deleted while somebody waits for it would let
-//! two runs lock two files of the same name.
+//! two runs lock two files of the same name. Where somebody else deletes it, `place.rs` keeps them apart.
+
+mod place;
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -18,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::holders::{FileIdentity, Holder, command_line, is_running, printable};
 use crate::observe::Cancel;
 use crate::storage::open_folder;
+use place::Place;
 
 /// How long to wait between two tries.
 const STEP: Duration = Duration::from_millis(25);
@@ -31,12 +34,16 @@ const GRACE: Duration = Duration::from_millis(10);
 pub(crate) struct Lock {
     file: File,
     path: Utf8PathBuf,
+    /// `None` where the folder cannot be locked.
+    place: Option<Place>,
 }
 
 impl Lock {
     /// Takes the lock at `path`, creating the file (mode 0600; 0644 by who is neither root nor the owner) if it is not there, and writes into it who we are and
     /// that it is `now`. Waits up to `wait` for another run to end. Where root creates the file, it is given to the
     /// owner and group of `owner_like`, so that they can lock it too.
+    ///
+    /// A run whose lock file somebody has removed or replaced keeps others away too, by its place in the folder.
     ///
     /// # Errors
     ///
@@ -55,8 +62,12 @@ impl Lock {
             cancel.check("lock", path)?;
             // Opened anew for each try: the file may have been replaced.
             let file = open_or_create(path, owner_like)?;
-            if try_lock_file(&file).map_err(|error| Error::io("lock", path, error))? && is_named(path, &file)? {
-                let lock = Self { file, path: path.to_owned() };
+            let is_ours =
+                try_lock_file(&file).map_err(|error| Error::io("lock", path, error))? && is_named(path, &file)?;
+            let place = if is_ours { Place::take(path) } else { Ok(None) };
+            if is_ours && !matches!(place, Ok(None)) {
+                let place = place.inspect_err(|error| tracing::debug!(%path, %error, "its folder cannot be locked"));
+                let lock = Self { file, path: path.to_owned(), place: place.ok().flatten() };
                 if let Err(error) = lock.write_owner(now) {
                     // The text is for people only; the lock holds without it.
                     tracing::debug!(%path, %error, "cannot write into the lock file who holds it");
@@ -65,7 +76,7 @@ impl Lock {
             }
             let left = patience.saturating_sub(started.elapsed());
             if left.is_zero() {
-                return Err(busy(path, &file));
+                return Err(if is_ours { without_lock_file(path) } else { busy(path, &file) });
             }
             thread::sleep(left.min(STEP));
         }
@@ -82,13 +93,16 @@ impl Lock {
             Ok(file) => file,
             // A name that is too long names nothing.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename) => {
-                return Ok(None);
+                return Ok(has_place(path).then(|| WITHOUT_LOCK_FILE.to_owned()));
             }
             Err(error) => return Err(Error::io("open the lock file", path, error)),
         };
         match fs2::FileExt::try_lock_shared(&file) {
-            // Dropping the descriptor unlocks it too, but not before a child that is just being started lets it go.
-            Ok(()) => fs2::FileExt::unlock(&file).map(|()| None).map_err(|error| Error::io("unlock", path, error)),
+            Ok(()) => {
+                // Dropping the descriptor unlocks it too, but not before a child that is just being started lets it go.
+                fs2::FileExt::unlock(&file).map_err(|error| Error::io("unlock", path, error))?;
+                Ok(has_place(path).then(|| WITHOUT_LOCK_FILE.to_owned()))
+            }
             Err(error) if is_contended(&error) => {
                 Ok(Some(read_owner(&file).unwrap_or_else(|| "another run, which did not say who it is".to_owned())))
             }
@@ -115,6 +129,8 @@ fn host() -> String {
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        // First, since whoever gets the file asks for the place next.
+        drop(self.place.take());
         // Closing would do, but not before a child that is just being started lets its copy of the descriptor go.
         if let Err(error) = fs2::FileExt::unlock(&self.file) {
             tracing::warn!(path = %self.path, %error, "cannot unlock");
@@ -127,13 +143,15 @@ impl Drop for Lock {
 pub(crate) struct SharedLock {
     file: File,
     path: Utf8PathBuf,
+    /// As of [`Lock`].
+    _place: Option<Place>,
 }
 
 /// One of those who hold a shared lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LiveHolder {
     Named(Holder),
-    /// On another machine, in another pid namespace, or one whose text another one has overwritten.
+    /// On another machine, in another pid namespace, or one whose text another one has overwritten or removed.
     Unnamed,
 }
 
@@ -163,7 +181,9 @@ impl SharedLock {
                     // The text is for people only; the lock holds without it.
                     tracing::debug!(%path, %error, "cannot write into the lock file who holds it");
                 }
-                return Ok(Self { file, path: path.to_owned() });
+                let place = Place::share(path)
+                    .inspect_err(|error| tracing::debug!(%path, %error, "its folder cannot be locked"));
+                return Ok(Self { file, path: path.to_owned(), _place: place.ok() });
             }
             if started.elapsed() >= PATIENCE {
                 return Err(busy(path, &file));
@@ -182,12 +202,13 @@ impl SharedLock {
         let file = match options().open(path) {
             Ok(file) => file,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename) => {
-                return Ok(None);
+                return Ok(has_place(path).then_some(LiveHolder::Unnamed));
             }
             Err(error) => return Err(Error::io("open the lock file", path, error)),
         };
         if try_lock_file(&file).map_err(|error| Error::io("lock", path, error))? {
-            return fs2::FileExt::unlock(&file).map(|()| None).map_err(|error| Error::io("unlock", path, error));
+            fs2::FileExt::unlock(&file).map_err(|error| Error::io("unlock", path, error))?;
+            return Ok(has_place(path).then_some(LiveHolder::Unnamed));
         }
         let named = read_fields(&file).filter(|owner| owner.host == host()).and_then(|owner| {
             let pid = owner.pid.parse().ok()?;
@@ -205,6 +226,16 @@ impl Drop for SharedLock {
             tracing::warn!(path = %self.path, %error, "cannot unlock");
         }
     }
+}
+
+const WITHOUT_LOCK_FILE: &str = "a run whose lock file somebody has removed or replaced";
+
+/// Whether somebody holds the lock whose file may be gone.
+fn has_place(path: &Utf8Path) -> bool {
+    Place::is_taken(path).unwrap_or_else(|error| {
+        tracing::debug!(%path, %error, "whether its place is taken cannot be seen");
+        false
+    })
 }
 
 /// Takes an exclusive lock on an open file without waiting: `false` if somebody else has one. It lasts until the last
@@ -339,6 +370,12 @@ fn busy(path: &Utf8Path, file: &File) -> Error {
         .hint("let it finish, or wait for it with --wait 60")
 }
 
+fn without_lock_file(path: &Utf8Path) -> Error {
+    Error::new(ErrorKind::Busy, "lock", path)
+        .because("another run is at work, whose lock file somebody has removed or replaced")
+        .hint("let it finish, or wait for it with --wait 60; a lock file is never stale, and removing it frees nothing")
+}
+
 /// Longest value that is shown of a lock file, whose text anybody may have written.
 const FIELD_CHARS: usize = 80;
 
@@ -434,12 +471,44 @@ mod tests {
     fn replaced_lock_file_is_noticed() {
         let (_folder, path) = folder();
         let old = take(&path, Duration::ZERO).unwrap();
+        assert!(is_named(&path, &old.file).unwrap());
         fs::remove_file(&path).unwrap();
         assert!(!is_named(&path, &old.file).unwrap());
-        let new = take(&path, Duration::ZERO).unwrap();
+        fs::write(&path, "").unwrap();
         assert!(!is_named(&path, &old.file).unwrap());
-        assert!(is_named(&path, &new.file).unwrap());
-        assert!(take(&path, Duration::ZERO).is_err());
+    }
+
+    /// Would catch two runs that each have a lock file, because somebody has removed or replaced that of the first.
+    #[test]
+    fn run_whose_lock_file_is_gone_keeps_others_away() {
+        let (_folder, path) = folder();
+        let first = take(&path, Duration::ZERO).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(Lock::holder_of(&path).unwrap().as_deref(), Some(WITHOUT_LOCK_FILE));
+        for _ in 0..2 {
+            // The first time it makes a new lock file.
+            let error = take(&path, Duration::ZERO).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Busy);
+            assert!(error.message().contains("removed or replaced"), "{error:?}");
+            assert_eq!(Lock::holder_of(&path).unwrap().as_deref(), Some(WITHOUT_LOCK_FILE));
+        }
+        drop(first);
+        assert_eq!(Lock::holder_of(&path).unwrap(), None);
+        take(&path, Duration::ZERO).unwrap();
+    }
+
+    /// Would catch a daemon that nobody sees any more, because somebody has removed its lock file.
+    #[test]
+    fn shared_lock_whose_file_is_gone_is_seen() {
+        let (_folder, path) = folder();
+        let now = "2026-11-22T05:30:00Z".parse().unwrap();
+        let both = [(); 2].map(|()| SharedLock::take(&path, None, "daemon", now).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert_eq!(SharedLock::holder_of(&path).unwrap(), Some(LiveHolder::Unnamed));
+        fs::write(&path, "").unwrap();
+        assert_eq!(SharedLock::holder_of(&path).unwrap(), Some(LiveHolder::Unnamed));
+        drop(both);
+        assert_eq!(SharedLock::holder_of(&path).unwrap(), None);
     }
 
     #[test]

@@ -186,7 +186,12 @@ pub(crate) fn proof_order(candidates: &[Candidate], now: Timestamp) -> Vec<usize
 }
 
 fn is_future(candidate: &Candidate, now: Timestamp) -> bool {
-    candidate.created_at.duration_since(now) > TOLERANCE
+    is_later(candidate.created_at, now)
+}
+
+/// Whether only a clock that was wrong, or is, can have made a backup so young.
+pub(crate) fn is_later(created_at: Timestamp, now: Timestamp) -> bool {
+    created_at.duration_since(now) > TOLERANCE
 }
 
 /// The rules, on some of the backups, newest first.

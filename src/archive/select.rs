@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::listing::{Backup, Listing, Unreadable, list};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::MANIFEST_SUFFIX;
+use crate::retention::is_later;
 
 /// Which backups of an archive count.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct Selected {
     /// The backup files.
     pub meant: Meant,
     newest_passed_over: Option<PassedOver>,
+    /// All that it may mean whose manifest says when they were taken, newest first; nothing where a name was given.
+    by_time: Vec<(Timestamp, Utf8PathBuf)>,
 }
 
 /// The backup files that a selection stands for.
@@ -68,7 +71,7 @@ struct PassedOver {
 
 impl Selected {
     fn one(path: Utf8PathBuf) -> Self {
-        Self { meant: Meant::One(path), newest_passed_over: None }
+        Self { meant: Meant::One(path), newest_passed_over: None, by_time: Vec::new() }
     }
 
     /// The newest backup that is not meant because a restore in place has taken it, if it is newer than `chosen`.
@@ -76,6 +79,18 @@ impl Selected {
     pub fn passed_over_for(&self, chosen: &Utf8Path) -> Option<&Utf8Path> {
         let passed_over = self.newest_passed_over.as_ref()?;
         (!passed_over.newer.iter().any(|newer| newer == chosen)).then_some(&passed_over.path)
+    }
+
+    /// Whether `chosen` is the newest only by a clock that is ahead of `now`, by more than clocks of two machines differ.
+    #[must_use]
+    pub fn is_later_than(&self, now: Timestamp, chosen: &Utf8Path) -> bool {
+        self.by_time.iter().any(|(time, path)| path.file_name() == chosen.file_name() && is_later(*time, now))
+    }
+
+    /// The newest that was not taken later than `now`.
+    #[must_use]
+    pub fn newest_until(&self, now: Timestamp) -> Option<&Utf8Path> {
+        self.by_time.iter().find(|(time, _)| !is_later(*time, now)).map(|(_, path)| path.as_path())
     }
 }
 
@@ -91,7 +106,10 @@ pub fn select(folder: &Utf8Path, scope: &Scope, selection: &Selection) -> Result
     match selection {
         Selection::Named(name) => named(folder, name).map(Selected::one),
         Selection::Latest | Selection::LatestGood => {
-            let Candidates { mut meant, passed_over } = list(folder)?.candidates(scope);
+            let Candidates { readable, unreadable, passed_over } = list(folder)?.candidates(scope);
+            let mut by_time: Vec<_> = readable.iter().map(|((time, _), path)| (*time, path.clone())).collect();
+            by_time.sort_by(|one, other| other.cmp(one));
+            let mut meant = [readable, unreadable].concat();
             let newest_passed_over = passed_over.into_iter().max().map(|(key, path)| {
                 let newer = meant.iter().filter(|(other, _)| *other > key).map(|(_, path)| path.clone()).collect();
                 PassedOver { path, newer }
@@ -105,7 +123,7 @@ pub fn select(folder: &Utf8Path, scope: &Scope, selection: &Selection) -> Result
                     Meant::FirstGood(std::iter::once(newest).chain(paths).collect())
                 }
             };
-            Ok(Selected { meant, newest_passed_over })
+            Ok(Selected { meant, newest_passed_over, by_time })
         }
     }
 }
@@ -161,7 +179,8 @@ impl Listing {
             (super::sort_key(unreadable.at_latest(), &name(&unreadable.path)), unreadable.path.clone())
         });
         Candidates {
-            meant: readable.into_iter().map(keyed).chain(unreadable).collect(),
+            readable: readable.into_iter().map(keyed).collect(),
+            unreadable: unreadable.collect(),
             passed_over: passed_over.into_iter().map(keyed).collect(),
         }
     }
@@ -172,7 +191,8 @@ type Key = (Timestamp, u32);
 
 /// What `latest` may mean.
 struct Candidates {
-    meant: Vec<(Key, Utf8PathBuf)>,
+    readable: Vec<(Key, Utf8PathBuf)>,
+    unreadable: Vec<(Key, Utf8PathBuf)>,
     /// Those that a restore in place has taken.
     passed_over: Vec<(Key, Utf8PathBuf)>,
 }

@@ -50,26 +50,21 @@ pub(super) fn find_destination(options: &BackupOptions, database: &Utf8Path) -> 
     }
 }
 
-/// Before anything is copied: what the backup is called has room for the names beside it.
+/// Before anything is copied: what the backup will be called has room for the names beside it.
 fn require_short_name(archive: &Utf8Path, database: &Utf8Path, options: &BackupOptions) -> Result<()> {
-    let manifest = manifest_path(&archive.join(backup_name(&stem(database), options.now, 99)));
+    let Some(name) = free_names(archive, database, options.now).next().transpose()? else { return Ok(()) };
+    let manifest = manifest_path(&name);
     let longest = if options.keys.signing.is_some() { signature_path(&manifest) } else { manifest };
     let longest = longest.file_name().map_or(0, str::len);
     let most = longest_name(&existing_ancestor(archive)?)?;
     if longest as u64 > most {
         return Err(Error::new(ErrorKind::Usage, "back up", database)
             .because(format!(
-                "its name is too long: the names of a backup in the archive need up to {longest} bytes, of {most}"
+                "its name is too long: the names of a backup in the archive need {longest} bytes, of {most}"
             ))
             .hint("name the backup yourself, with --path FILE; or give the database a shorter name"));
     }
     Ok(())
-}
-
-/// What a backup's name begins with: that of the database, without what a manifest refuses in a name, since elsewhere it would be
-/// a path.
-fn stem(database: &Utf8Path) -> String {
-    database.file_stem().unwrap_or("database").replace('\\', "_")
 }
 
 /// What keeps a backup from getting this name: a file, a manifest or its signature, what a prune or a pin of an earlier one has left, or a
@@ -105,7 +100,8 @@ pub(crate) fn free_names(
     database: &Utf8Path,
     at: Timestamp,
 ) -> impl Iterator<Item = Result<Utf8PathBuf>> {
-    let stem = stem(database);
+    // What the manifest refuses in a name: elsewhere it would be a path.
+    let stem = database.file_stem().unwrap_or("database").replace('\\', "_");
     (1_u32..).map(move |number| folder.join(backup_name(&stem, at, number))).filter_map(|name| {
         match what_takes(&name) {
             Ok(Some(_)) => None,

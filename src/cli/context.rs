@@ -222,7 +222,7 @@ impl Context {
                 path
             }
         };
-        say_passed_over(&selected, &path, observer);
+        say_doubts(&selected, &path, observer);
         Ok(path)
     }
 }
@@ -298,8 +298,16 @@ pub(super) fn reason(verdict: &BackupVerdict) -> String {
     format!("passed over {}: {first}", verdict.backup)
 }
 
-/// A newer backup than `chosen` that `latest` does not mean, if there is one.
-pub(super) fn say_passed_over(selected: &Selected, chosen: &Utf8Path, observer: &mut dyn Observer) {
+/// Why the newest backup of all may not be `chosen`: a restore in place has taken it, or a clock was wrong.
+pub(super) fn say_doubts(selected: &Selected, chosen: &Utf8Path, observer: &mut dyn Observer) {
+    let now = jiff::Timestamp::now();
+    if selected.is_later_than(now, chosen) {
+        let newest = selected.newest_until(now).map_or_else(
+            || "so were all others".to_owned(),
+            |newest| format!("the newest that was not is {newest}, give its name to use it"),
+        );
+        observer.event(Event::Warning(&format!("{chosen} was taken later than now: is the clock right? {newest}")));
+    }
     if let Some(newer) = selected.passed_over_for(chosen) {
         let text = format!(
             "passed over {newer}, which is newer than {chosen}: it is what the database held before a restore in place; \

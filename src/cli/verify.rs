@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::args::{ForeignKeysArg, VerifyArgs};
 use super::config::{Config, Key};
-use super::context::{Context, reason, say_passed_over};
+use super::context::{Context, reason, say_doubts};
 use super::exit::Exit;
 use super::output::{Outcome, colored, printable};
 use super::progress::Progress;
@@ -65,7 +65,7 @@ fn look_at_all(
             Meant::FirstGood(candidates) => error = looks.add_first_good(candidates, progress)?,
         }
         if let Some(chosen) = looks.verdicts.last().filter(|_| error.is_none()) {
-            say_passed_over(&selected, &chosen.backup, progress);
+            say_doubts(&selected, &chosen.backup, progress);
         }
     }
     Ok((Vec::new(), error))

@@ -157,19 +157,19 @@ pub(crate) fn state(beside: &Beside) -> Result<GuardState> {
     if !is_there(&beside.guard())? {
         return Ok(GuardState::Idle);
     }
-    if let Some(holder) = Lock::holder_of(&beside.guard_lock())? {
-        return Ok(GuardState::Running(holder));
-    }
+    let holder = Lock::holder_of(&beside.guard_lock())?;
     // A guard that began since the look at its lock has replaced it; one that ended has taken it away.
-    let Some(record) = read(&beside.guard())? else { return Ok(GuardState::Idle) };
-    Ok(match record {
-        Err(why) => GuardState::Unexplained(unreadable(beside, &why)),
-        // Its lock file was removed.
-        Ok(record) if record.is_of_the_living() => {
+    let record = read(&beside.guard())?;
+    Ok(match (record, holder) {
+        // It says who it is also where its lock file was removed.
+        (Some(Ok(record)), _) if record.is_of_the_living() => {
             let GuardRecord { since, guard_pid, command, .. } = record;
             GuardState::Running(format!("pid {guard_pid}: {command}, since {since:.0}"))
         }
-        Ok(record) => {
+        (_, Some(holder)) => GuardState::Running(holder),
+        (None, None) => GuardState::Idle,
+        (Some(Err(why)), None) => GuardState::Unexplained(unreadable(beside, &why)),
+        (Some(Ok(record)), None) => {
             let text = explained(beside, &record);
             if command_runs(&record) { GuardState::Unguarded(text) } else { GuardState::Interrupted(text) }
         }

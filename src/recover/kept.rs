@@ -72,8 +72,9 @@ pub(crate) fn finish(beside: &Beside, record: &Record, storage: &Storage) -> Res
         rename_new(&new, &kept, storage)?;
         // Without a record, `.pre-restore.new` could not be explained.
         storage.sync_dir(folder)?;
-    } else if is_removed(earlier.as_deref())? {
-        // What lies at `.pre-restore` is still the earlier one, with its own note.
+    } else if !is_there(earlier.as_deref().unwrap_or(&kept))? {
+        // Somebody removed `.pre-restore.new` before it was moved: nobody has made room for it, and what lies at `.pre-restore`,
+        // if anything does, is still the earlier one, with its own note.
         storage.remove(&beside.intent())?;
         storage.sync_dir(folder)?;
         return Ok(Kept::default());
@@ -81,11 +82,6 @@ pub(crate) fn finish(beside: &Beside, record: &Record, storage: &Storage) -> Res
     rename_new(&beside.intent(), &note(&kept), storage)?;
     storage.sync_dir(folder)?;
     Ok(Kept { pre_restore: Some(kept), earlier })
-}
-
-/// Whether somebody removed `.pre-restore.new` before it was moved: nobody has made room for it.
-fn is_removed(earlier: Option<&Utf8Path>) -> Result<bool> {
-    earlier.map_or(Ok(false), |earlier| Ok(!is_there(earlier)?))
 }
 
 /// Makes room for the next `.pre-restore`.

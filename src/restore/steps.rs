@@ -313,6 +313,10 @@ fn settle(
     let lease = write_lease(&old.file);
     drop(old);
     let kept = finish(beside, record, storage)?;
+    if kept.pre_restore.is_none() {
+        return Err(Error::new(ErrorKind::Failed, "keep the old one of", &beside.database)
+            .because(format!("somebody removed {} meanwhile, which was its last name", beside.kept_new())));
+    }
     let in_place = format!("the new database is in place; the old one is at {}", beside.kept());
     if let (true, Some(unseen), Lease::Unavailable(_)) = (left.is_quiet(), &left.unseen, &lease) {
         return Err(Error::new(ErrorKind::Inconclusive, run.action, &beside.database)

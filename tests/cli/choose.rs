@@ -259,3 +259,35 @@ fn file_here_needs_no_database() {
     run(bare_command(folder).env_remove("HOME").args(["show", name])).expect(0);
     run(bare_command(&scene.dir).env_remove("HOME").args(["verify", "latest"])).expect(2);
 }
+
+/// Would catch a restore of an old state in silence, after the clock was ahead once or is behind now.
+#[test]
+fn latest_by_a_wrong_clock_is_said() {
+    let said = |scene: &Scene, word: &str, arguments: &[&str]| {
+        let run = scene.run(&[arguments, &[word]].concat()).expect(0);
+        run.stderr.lines().filter(|line| line.contains("was taken later than now")).collect::<Vec<_>>().join("\n")
+    };
+    let commands = [&["verify"][..], &["show"], &["restore", "--dry-run"]];
+    let (scene, older, newer) = two_backups();
+    for word in ["latest", "latest-good"] {
+        assert!(commands.iter().all(|command| said(&scene, word, command).is_empty()));
+    }
+    let move_to = |backup, then: &str| sign_edited(backup, |manifest| manifest["created_at"] = then.into());
+    move_to(&older, "2300-01-02T00:00:00Z");
+    for (word, command) in ["latest", "latest-good", "latest"].into_iter().zip(commands) {
+        let text = said(&scene, word, command);
+        assert!(
+            text.starts_with(&format!("warning: {older} was taken later")) && text.contains(newer.as_str()),
+            "{text}"
+        );
+        assert!(said(&scene, older.file_name().unwrap(), command).is_empty());
+    }
+    // Of what has no time, nothing is said.
+    let torn = archive(&scene).join("copy.db");
+    fs::write(manifest_of(&torn), "{").unwrap();
+    let run = scene.run(&["show", "latest"]).expect(1);
+    assert!(run.stderr.contains(torn.as_str()) && !run.stderr.contains("later than now"), "{run:?}");
+    fs::remove_file(manifest_of(&torn)).unwrap();
+    move_to(&newer, "2300-01-01T00:00:00Z");
+    assert!(said(&scene, "latest", &["restore"]).ends_with("is the clock right? so were all others"));
+}

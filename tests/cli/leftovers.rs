@@ -10,22 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::craft::{
-    archive, beside, has_open, mode, number, refused, rollback_scene, run_on, sleeps, small_database, small_scene,
-    under_umask, until,
+    archive, beside, has_open, mode, number, refused, rollback_scene, sleeps, small_scene, under_umask, until,
 };
 use crate::processes::Foreign;
 use crate::support::{Scene, run};
-
-/// The backup's own name fits into the folder, its manifest's does not: the failure comes after the first rename.
-#[test]
-fn backup_whose_manifest_cannot_be_named_is_taken_back() {
-    let scene = Scene::empty();
-    let db = scene.dir.join(format!("{}.db", "x".repeat(225)));
-    small_database(&db);
-    let run = run_on(&scene, db.as_str(), &["backup", "--json"]);
-    refused(run, 5, "failed");
-    assert_eq!(Scene::names(&archive(&scene)), [""; 0]);
-}
 
 #[test]
 fn locked_database_is_busy_and_leaves_nothing_behind() {

@@ -5,6 +5,8 @@
 #[path = "../shared/content.rs"]
 mod content;
 mod craft;
+#[path = "../shared/mounts.rs"]
+mod mounts;
 #[path = "../shared/processes.rs"]
 mod processes;
 mod support;
@@ -24,7 +26,6 @@ mod kindness;
 mod leftovers;
 mod list_show;
 mod manifest;
-mod mounts;
 mod odd;
 mod permissions;
 mod pin;

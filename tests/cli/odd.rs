@@ -53,7 +53,7 @@ fn database_in(scene: &Scene, folder: &Utf8Path) -> Utf8PathBuf {
 #[test]
 fn mount_point_is_an_archive_and_holds_a_database() {
     let scene = Scene::with_rows(ROWS);
-    let Some(disk) = Mounted::disk(&scene, "mkfs.ext4", "ext4") else { return };
+    let Some(disk) = Mounted::disk(&scene.dir, "mkfs.ext4", "ext4") else { return };
     round(&database_in(&scene, &disk.0), &scene.dir.join("other"));
     // With a `lost+found` in it.
     round(&scene.db, &disk.0);
@@ -81,7 +81,7 @@ fn whole_round_in_memory_and_on_layers() {
 #[test]
 fn read_only_file_system_is_backed_up_and_looked_at_and_never_restored_to() {
     let scene = Scene::with_rows(ROWS);
-    let Some(disk) = Mounted::disk(&scene, "mkfs.ext4", "ext4") else { return };
+    let Some(disk) = Mounted::disk(&scene.dir, "mkfs.ext4", "ext4") else { return };
     let (db, archive) = (database_in(&scene, &disk.0), disk.0.join("backups"));
     on(&db, &archive, &["backup"]).expect(0);
     disk.set_read_only();

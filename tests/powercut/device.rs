@@ -52,7 +52,6 @@ pub(crate) struct Device {
 pub(crate) struct Mounted {
     pub(crate) dir: Utf8PathBuf,
     mount_point: Utf8PathBuf,
-    device: String,
 }
 
 impl Device {
@@ -92,9 +91,10 @@ impl Device {
         }
     }
 
-    /// What was recorded. Recording ends.
-    pub(crate) fn recorded(&self) -> Vec<Event> {
-        self.shared.inner().events.take().unwrap_or_default()
+    /// What was recorded, and what is there now. Recording ends.
+    pub(crate) fn recorded(&self) -> (Vec<Event>, Image) {
+        let mut inner = self.shared.inner();
+        (inner.events.take().unwrap_or_default(), inner.image.clone())
     }
 
     /// Makes an empty file system on it.
@@ -116,11 +116,10 @@ impl Device {
         let mount_point = self.path("mounted");
         let mut mount = Command::new("mount");
         mount.args(["-t", system.kind(), "-o", system.options()]).arg(&device).arg(&mount_point);
-        if let Err(e) = done(&mut mount) {
-            detach(&device);
-            return Err(e);
-        }
-        Ok(Mounted { dir: mount_point.join("folder"), mount_point, device })
+        let mounted = done(&mut mount);
+        // From now on it goes with its mount, also with one that only the death of this process ends.
+        detach(&device);
+        mounted.map(|_| Mounted { dir: mount_point.join("folder"), mount_point })
     }
 
     fn attach(&self) -> String {
@@ -141,7 +140,6 @@ impl Drop for Mounted {
         if let Err(e) = done(Command::new("umount").arg(&self.mount_point)) {
             eprintln!("{e}");
         }
-        detach(&self.device);
     }
 }
 

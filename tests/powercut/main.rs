@@ -205,7 +205,8 @@ fn long_run() {
 
 /// The harness sees what is wrong, and nothing where nothing is.
 fn wrong_ones(system: System, asked: &Asked) {
-    for flaw in [Flaw::Nothing, Flaw::FileNotSynced, Flaw::FolderNotSynced, Flaw::SidecarsLate] {
+    use Flaw::{FileNotSynced, FolderNotSynced, LostFileNotSynced, Nothing, SidecarsLate};
+    for flaw in [Nothing, FileNotSynced, LostFileNotSynced, FolderNotSynced, SidecarsLate] {
         let mut explorer = Explorer::new(system, asked.seed, None);
         explorer.crash(&mut Naive::new(flaw), 150);
         let caught = explorer.counts.violations - explorer.counts.unmountable;

@@ -16,6 +16,8 @@ pub(crate) enum Flaw {
     Nothing,
     /// The new file is not synced before it gets its name.
     FileNotSynced,
+    /// The same where there was no database, which no file system mends.
+    LostFileNotSynced,
     /// The folder is not synced in the end.
     FolderNotSynced,
     /// The old database's WAL goes after the new one is in place.
@@ -45,6 +47,9 @@ impl Case for Naive {
         // Of so many pages that the WAL has some and not all of them.
         let scenario = Scenario { page_size: 512, ..Scenario::new("naive/restore", old, Command::Restore) };
         scenario.past().start.write(dir);
+        if self.flaw == Flaw::LostFileNotSynced {
+            fs::remove_file(dir.join(LIVE)).unwrap();
+        }
     }
 
     fn begin(&mut self, start: &Tree) {
@@ -55,7 +60,7 @@ impl Case for Naive {
         let (live, staged) = (dir.join(LIVE), dir.join("staged"));
         // Not by sharing blocks: those are on the disk already.
         fs::write(&staged, fs::read(dir.join(BACKUP)).unwrap()).unwrap();
-        if self.flaw != Flaw::FileNotSynced {
+        if !matches!(self.flaw, Flaw::FileNotSynced | Flaw::LostFileNotSynced) {
             File::open(&staged).unwrap().sync_all().unwrap();
         }
         fs::rename(&staged, &live).unwrap();

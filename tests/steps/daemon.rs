@@ -140,7 +140,7 @@ impl Command {
     }
 
     /// The observations in the database before it, and after it.
-    fn contents(self) -> [&'static str; 2] {
+    pub(super) fn contents(self) -> [&'static str; 2] {
         match self {
             Self::Restore | Self::RestoreInPlace => [OLD, NEW],
             Self::Undo | Self::UndoInPlace => [NEW, OLD],
@@ -149,7 +149,7 @@ impl Command {
     }
 }
 
-fn options(scene: &Scene) -> RestoreOptions {
+pub(super) fn options(scene: &Scene) -> RestoreOptions {
     RestoreOptions {
         database: scene.db.clone(),
         backup: scene.backup.clone(),
@@ -160,7 +160,7 @@ fn options(scene: &Scene) -> RestoreOptions {
     }
 }
 
-fn archive(scene: &Scene) -> &Utf8Path {
+pub(super) fn archive(scene: &Scene) -> &Utf8Path {
     scene.backup.parent().unwrap()
 }
 

@@ -1,14 +1,12 @@
 //! The odd steps of a restore in place: what others do between two operations of it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use engram_restore::signature::Keys;
-use engram_restore::storage::Storage;
 use engram_restore::{ErrorKind, InPlaceReport, Observer, RestoreOptions, VerifyOptions, restore_in_place, verify};
 
-use super::{NEW, OLD, Scene, Script, Step, now, observations, pass, step};
+use super::{NEW, OLD, Scene, Step, now, observations, pass, scripted, step};
 use crate::processes::Foreign;
 
 const LOCK: &str = "sqlite lock engram.db";
@@ -36,15 +34,11 @@ impl Scene {
         &self,
         steps: [(&'static str, Step); N],
     ) -> (Result<InPlaceReport, engram_restore::Error>, Vec<String>) {
-        let folder = self.db.parent().unwrap().to_string();
-        let script = Arc::new(Script { folder: folder + "/", steps: std::sync::Mutex::new(steps.into()) });
         let (database, backup, wait) = (self.db.clone(), self.backup.clone(), Duration::ZERO);
         let options = RestoreOptions { database, backup, deep: false, wait, now: now(), keys: Keys::default() };
         let archive = self.backup.parent().unwrap();
         let mut warnings = Warnings::default();
-        let done = restore_in_place(&options, archive, &Storage::intercepted(script.clone()), &mut warnings);
-        let left: Vec<_> = script.steps.lock().unwrap().iter().map(|(operation, _)| *operation).collect();
-        assert_eq!(left, [""; 0], "did not come; the restore: {done:?}");
+        let done = scripted(self, steps, |storage| restore_in_place(&options, archive, storage, &mut warnings));
         (done, warnings.0)
     }
 

@@ -6,9 +6,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+mod archive;
 mod daemon;
+mod full;
 mod guard;
 mod in_place;
+mod lock_file;
+#[allow(dead_code, reason = "each test crate uses a part of it")]
+#[path = "../shared/mounts.rs"]
+mod mounts;
 mod pairs;
 #[path = "../shared/processes.rs"]
 mod processes;
@@ -49,8 +55,9 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A database in WAL mode whose last commits are only in its `-wal`, and a backup from before them.
 struct Scene {
-    _turn: MutexGuard<'static, ()>,
+    /// Behind the folder, which goes first.
     folder: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
     db: Utf8PathBuf,
     backup: Utf8PathBuf,
 }
@@ -63,7 +70,10 @@ impl Scene {
     /// The backup is signed, if there is a key for it.
     fn with_keys(keys: Keys) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = tempfile::tempdir().unwrap();
+        Self::made(turn, tempfile::tempdir().unwrap(), keys)
+    }
+
+    fn made(turn: MutexGuard<'static, ()>, folder: tempfile::TempDir, keys: Keys) -> Self {
         let dir = Utf8PathBuf::from_path_buf(folder.path().canonicalize().unwrap()).unwrap();
         let db = dir.join("engram.db");
         create(&db, &SampleOptions { rows: 40, ..SampleOptions::default() }).unwrap();
@@ -79,7 +89,7 @@ impl Scene {
         };
         let backup = backup(&options, &Storage::new(), &mut Quiet).unwrap().backup;
         write_hot(&db, 7, 2).unwrap();
-        Self { _turn: turn, folder, db, backup }
+        Self { folder, _turn: turn, db, backup }
     }
 
     fn beside(&self, suffix: &str) -> Utf8PathBuf {
@@ -99,8 +109,6 @@ impl Scene {
         wait: Duration,
         steps: [(&'static str, Step); N],
     ) -> Result<RestoreReport, Error> {
-        let folder = self.db.parent().unwrap().to_string();
-        let script = Arc::new(Script { folder: folder + "/", steps: Mutex::new(steps.into()) });
         let options = RestoreOptions {
             database: self.db.clone(),
             backup: self.backup.clone(),
@@ -109,11 +117,22 @@ impl Scene {
             now: now(),
             keys: Keys::default(),
         };
-        let done = restore(&options, &Storage::intercepted(script.clone()), &mut Quiet);
-        let left: Vec<_> = script.steps.lock().unwrap().iter().map(|(operation, _)| *operation).collect();
-        assert_eq!(left, [""; 0], "did not come; the restore: {done:?}");
-        done
+        scripted(self, steps, |storage| restore(&options, storage, &mut Quiet))
     }
+}
+
+/// Does something before these operations of a command, in this order. All of them have to come.
+fn scripted<const N: usize, T: std::fmt::Debug>(
+    scene: &Scene,
+    steps: [(&'static str, Step); N],
+    command: impl FnOnce(&Storage) -> T,
+) -> T {
+    let folder = scene.db.parent().unwrap().to_string();
+    let script = Arc::new(Script { folder: folder + "/", steps: Mutex::new(steps.into()) });
+    let done = command(&Storage::intercepted(script.clone()));
+    let left: Vec<_> = script.steps.lock().unwrap().iter().map(|(operation, _)| *operation).collect();
+    assert_eq!(left, [""; 0], "did not come; the command: {done:?}");
+    done
 }
 
 fn now() -> jiff::Timestamp {
@@ -327,6 +346,19 @@ fn commits_of_an_application_that_opens_the_new_database_at_once_stay() {
     drop(slot.lock().unwrap().take());
     assert_eq!(Foreign::open(&scene.db).run("SELECT count(*) FROM since").unwrap(), "1");
     assert_eq!(observations(&scene.db), NEW);
+}
+
+/// Would catch a report that says where the old database is, and it is not there.
+#[test]
+fn old_database_that_somebody_removes_before_it_has_its_name_is_not_said_to_be_kept() {
+    let scene = Scene::new();
+    let new = scene.beside(".pre-restore.new");
+    let remove = step(move || fs::remove_file(new).unwrap());
+    let error = scene.restore(Duration::ZERO, [(COMMIT, pass()), (AFTER_COMMIT, remove)]).unwrap_err();
+    assert!(error.message().contains("somebody removed"), "{error:?}");
+    assert!(error.target_state().is_some_and(|state| state.changed), "{error:?}");
+    assert_eq!(observations(&scene.db), NEW);
+    assert!(!scene.beside(".pre-restore.json").exists() && !scene.beside(".restore-intent").exists());
 }
 
 /// Would catch a failed restore that lets somebody in between its lock and WAL mode, or forgets that mode.

@@ -60,7 +60,7 @@ impl Interceptor for Other {
 }
 
 /// Runs the real program on the database in this folder.
-fn run(folder: &Utf8Path, words: &[&str]) -> (i32, String) {
+pub(super) fn run(folder: &Utf8Path, words: &[&str]) -> (i32, String) {
     let mut command = Process::new(env!("CARGO_BIN_EXE_engram-restore"));
     let db = folder.join("engram.db");
     command.env_clear().env("PATH", "/usr/bin:/bin").args(["--db", db.as_str()]).args(words).current_dir(folder);
@@ -71,7 +71,7 @@ fn run(folder: &Utf8Path, words: &[&str]) -> (i32, String) {
 }
 
 /// How many operations it has, alone.
-fn operations(held: Command) -> usize {
+pub(super) fn operations(held: Command) -> usize {
     let scene = Scene::new();
     held.prepare(&scene);
     let counter = Arc::new(Other {
@@ -102,22 +102,28 @@ fn race(held: Command, words: &'static [&'static str], allowed: &[i32], at: usiz
     if let Err(e) = &done {
         assert!(matches!(e.kind(), ErrorKind::Busy | ErrorKind::Failed | ErrorKind::NotFound), "{state}");
     }
+    heals(&scene, &state);
+    (status, done.is_ok())
+}
+
+/// Once nothing is in the way any more: what was interrupted is settled, the database is one of the two, every backup is whole, the
+/// next one can be taken, and nothing is left of what was under way.
+pub(super) fn heals(scene: &Scene, state: &str) {
+    let folder = scene.db.parent().unwrap();
     let recovery = RecoverOptions { database: scene.db.clone(), wait: Duration::ZERO, now: now() };
     recover(&recovery, &Storage::new(), &mut Quiet).unwrap_or_else(|e| panic!("{state}: recover: {e:?}"));
     let found = observations(&scene.db);
     assert!([OLD, NEW].contains(&found.as_str()), "{state}: {found}");
-    // Every backup is whole, and the next run has swept what was left.
-    let (verified, why) = run(&folder, &["backup"]);
-    assert_eq!(verified, 0, "{state}: the next backup: {why}");
-    let (verified, why) = run(&folder, &["verify", "--all"]);
-    assert_eq!(verified, 0, "{state}: {why}");
+    for words in [&["backup"][..], &["verify", "--all"]] {
+        let (status, why) = run(folder, words);
+        assert_eq!(status, 0, "{state}: {words:?}: {why}");
+    }
     let archive = scene.backup.parent().unwrap().read_dir_utf8().unwrap();
     let left: Vec<_> = archive.map(|entry| entry.unwrap().file_name().to_owned()).collect();
     assert!(!left.iter().any(|name| name.contains("partial")), "{state}: {left:?}");
     for suffix in [".restore-staged", ".restore-intent", ".restore-copy", ".pre-restore.new", ".restore-in-place"] {
         assert!(!scene.beside(suffix).exists(), "{state}: {suffix} is left");
     }
-    (status, done.is_ok())
 }
 
 /// Each pair at one moment or at all; whoever only looks is in nobody's way.

@@ -41,9 +41,17 @@ pub(crate) fn run(root: &Utf8Path, options: &Options) -> Result {
     require_passing(&tree, &mutants)?;
     let mut survivors = Vec::new();
     for mutant in &mutants {
-        let is_caught = mutant.is_caught(&tree)?;
-        println!("{} {}", if is_caught { "caught  " } else { "SURVIVED" }, mutant.name);
-        if !is_caught {
+        let is_caught = mutant.is_caught(&tree);
+        let word = match &is_caught {
+            Ok(true) => "caught  ",
+            Ok(false) => "SURVIVED",
+            Err(_) => "NO BUILD",
+        };
+        println!("{word} {}", mutant.name);
+        if let Err(e) = &is_caught {
+            println!("{e}");
+        }
+        if !is_caught.unwrap_or(false) {
             survivors.push(mutant.name);
         }
     }

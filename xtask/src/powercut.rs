@@ -36,7 +36,9 @@ pub(crate) fn run(options: &Options, root: &Utf8Path) -> Result {
     build.args(["build", "--release", "--locked", "--bin", "engram-restore"]).current_dir(root);
     crate::tools::done(&mut build)?;
     let target = crate::target(root)?;
-    let mut command = Command::new(cargo);
+    // In a mount namespace of its own: whatever ends it, no mount and no loop device outlives it.
+    let mut command = Command::new("unshare");
+    command.arg("--mount").arg(cargo);
     command.args(["test", "--release", "--test", "powercut", "--"]).current_dir(root);
     command.args(["--exact", "--ignored", "--nocapture", "long_run"]);
     command.env("ENGRAM_POWERCUT_PROGRAM", target.join("release/engram-restore"));

@@ -1,5 +1,7 @@
 //! `cargo xtask sample`: a database of engram's shape, cold, or as a killed writer leaves it.
 
+mod holes;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
@@ -29,6 +31,9 @@ pub(crate) struct Options {
     /// Leave it with a rollback journal instead of WAL.
     #[arg(long, conflicts_with = "hot")]
     rollback: bool,
+    /// Extend it to so many GiB of free pages, which are a hole in the file.
+    #[arg(long, value_name = "GIB", conflicts_with = "hot")]
+    holes: Option<u64>,
     /// Kill a writer on it, so that a tenth as many rows (100 to 2000) are in the -wal only.
     #[arg(long)]
     hot: bool,
@@ -47,6 +52,10 @@ pub(crate) fn run(options: &Options) -> Result {
     let journal_mode = if options.rollback { SampleJournal::Delete } else { SampleJournal::Wal };
     let wanted = SampleOptions { rows: options.rows, seed: options.seed, page_size: options.page_size, journal_mode };
     create(&options.path, &wanted).map_err(|error| error.message())?;
+    if let Some(gib) = options.holes {
+        let size_bytes = gib.checked_mul(1 << 30).ok_or("no file is that large")?;
+        holes::extend(&options.path, options.page_size, size_bytes)?;
+    }
     println!("{}: {} bytes", options.path, options.path.metadata()?.len());
     if options.hot {
         // A row puts about 100 KB of pages into the log, so ten percent of a gigabyte would be one of many.

@@ -127,7 +127,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "unsafe",
-        homes: &["src/sqlite/", "src/holders/", "src/storage/writeback.rs"],
+        homes: &["src/sqlite/", "src/holders/", "src/lock/place.rs", "src/storage/writeback.rs"],
         names: &[Word("unsafe")],
         tests_may: false,
         instead: "a safe call of a crate (rustix, rusqlite), or a wrapper in src/sqlite/ or src/holders/",

@@ -14,7 +14,7 @@ fn blocks_are_shared_where_that_can_be() {
     for (make, kind) in KINDS {
         let scene = Scene::with_rows(1_000);
         let expected = content(&scene.db);
-        let Some(mounted) = Mounted::disk(&scene, make, kind) else { continue };
+        let Some(mounted) = Mounted::disk(&scene.dir, make, kind) else { continue };
         let db = mounted.0.join("engram.db");
         std::fs::copy(scene.backup(), &db).unwrap();
         let here = |arguments: &[&str]| {

@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::processes::start;
-use crate::support::Scene;
 
 /// The smallest that all take.
 const DISK_BYTES: u64 = 320 << 20;
@@ -14,18 +13,18 @@ const DISK_BYTES: u64 = 320 << 20;
 pub(crate) struct Mounted(pub(crate) Utf8PathBuf);
 
 impl Mounted {
-    /// One on a loop device. `None`, with the reason printed, where there is no such thing.
-    pub(crate) fn disk(scene: &Scene, make: &str, kind: &str) -> Option<Self> {
+    /// One on a loop device, in this folder. `None`, with the reason printed, where there is no such thing.
+    pub(crate) fn disk(folder: &Utf8Path, make: &str, kind: &str) -> Option<Self> {
         if !is_root() {
             return None;
         }
-        let disk = scene.dir.join(format!("{kind}.img"));
+        let disk = folder.join(format!("{kind}.img"));
         std::fs::File::create(&disk).unwrap().set_len(DISK_BYTES).unwrap();
         if !succeeds(Command::new(make).args(["-q", disk.as_str()])) {
             println!("skipped: there is no {make}");
             return None;
         }
-        Self::new(&scene.dir.join(kind), &["-t", kind, "-o", "loop", disk.as_str()])
+        Self::new(&folder.join(kind), &["-t", kind, "-o", "loop", disk.as_str()])
     }
 
     /// Whatever `mount` mounts with these arguments.
